@@ -1,1 +1,35 @@
-//! Under construction.
+//! The contract of distlock: one lock API, the trait that a backend implements, and the in-memory
+//! backend that is their reference.
+mod backend;
+mod capability;
+mod claim;
+mod clock;
+mod error;
+mod gate;
+mod grant;
+mod name;
+mod options;
+mod owner;
+mod registry;
+mod state;
+mod token;
+mod url;
+
+pub use crate::backend::{Backend, Connect, Context, Event};
+pub use crate::capability::{
+    Capabilities, CrashRelease, FenceStrength, Guarantee, Scope, TtlRange, WaitOrder,
+};
+pub use crate::claim::{Claim, Lease, Mode, Progress, Reach};
+pub use crate::clock::{BootInstant, Clock, ManualClock};
+pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::gate::{FenceGate, MemoryGate};
+pub use crate::grant::{Grant, Passed, Renewal, Replaced, Standing, Validity};
+pub use crate::name::LockName;
+pub use crate::options::ClientOptions;
+pub use crate::owner::{Identity, Nonce, OwnerId};
+pub use crate::registry::{ReadUrl, Registry};
+pub use crate::state::{Cursor, HolderState, LockState, Page, WaiterState};
+pub use crate::token::FencingToken;
+pub use crate::url::{HostPort, LockUrl};
+/// The attribute that [`Backend`] implementations need.
+pub use async_trait::async_trait;
