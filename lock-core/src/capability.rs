@@ -74,7 +74,7 @@ impl TtlRange {
                 show(self.min),
                 show(self.max)
             ))
-        } else if ttl.as_nanos() % self.step.as_nanos().max(1) != 0 {
+        } else if !ttl.as_nanos().is_multiple_of(self.step.as_nanos().max(1)) {
             Some(format!(
                 "a TTL of {} is no multiple of {}",
                 show(ttl),

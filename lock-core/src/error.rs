@@ -89,6 +89,10 @@ impl Error {
         })
     }
 
+    pub(crate) fn with_op(self, op: &'static str) -> Self {
+        self.change(|inner| inner.op = op)
+    }
+
     /// Adds what a person should know: one lower-case fragment.
     #[must_use]
     pub fn with_detail(self, detail: impl Into<String>) -> Self {

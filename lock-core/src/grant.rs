@@ -132,6 +132,13 @@ impl Grant {
         self.provisional
     }
 
+    /// The same grant, whole, with the validity that a renewal answered.
+    pub(crate) fn confirmed(mut self, validity: Validity) -> Self {
+        self.validity = validity;
+        self.provisional = false;
+        self
+    }
+
     /// What the backend kept with [`with_record`](Self::with_record).
     #[must_use]
     pub fn record<T: Any + Send + Sync>(&self) -> Option<&T> {

@@ -1,0 +1,113 @@
+//! One acquisition that was granted, shared by its guards, the keeper and its line.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::claim::{Claim, Lease};
+use crate::clock::{BootInstant, Clock};
+use crate::grant::{Grant, Validity};
+use crate::lease::{LeaseEvent, LeaseState, LossReason};
+use crate::owner::OwnerId;
+use crate::token::FencingToken;
+
+#[derive(Debug)]
+pub(crate) struct Hold {
+    grant: Grant,
+    owner: Option<OwnerId>,
+    clock: Clock,
+    lease: Mutex<LeaseState>,
+    ended: watch::Sender<Option<LossReason>>,
+}
+
+impl Hold {
+    pub(crate) fn new(
+        grant: Grant,
+        owner: Option<OwnerId>,
+        max_hold: Option<Duration>,
+        clock: Clock,
+    ) -> Self {
+        let now = clock.now();
+        let kept = grant.claim().lease == Lease::Kept;
+        let lease = LeaseState::new(
+            grant.validity(),
+            kept,
+            max_hold.map(|length| now + length),
+            now,
+            jitter(grant.claim().ttl),
+        );
+        Self {
+            grant,
+            owner,
+            clock,
+            lease: Mutex::new(lease),
+            ended: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    pub(crate) fn claim(&self) -> &Claim {
+        self.grant.claim()
+    }
+
+    pub(crate) fn token(&self) -> FencingToken {
+        self.grant.token()
+    }
+
+    pub(crate) fn owner(&self) -> Option<OwnerId> {
+        self.owner
+    }
+
+    pub(crate) fn validity(&self) -> Validity {
+        self.lease().validity()
+    }
+
+    /// When the keeper has to look at it again.
+    pub(crate) fn due(&self) -> Option<BootInstant> {
+        self.lease().due()
+    }
+
+    /// When the next renewal is planned.
+    pub(crate) fn renew_at(&self) -> Option<BootInstant> {
+        self.lease().renew_at()
+    }
+
+    pub(crate) fn renewal_started(&self) {
+        self.lease().renewal_started();
+    }
+
+    /// Takes note of `event`; answers whether the hold ended by it, and why it has ended if it has.
+    pub(crate) fn apply(&self, event: LeaseEvent) -> (bool, Option<LossReason>) {
+        let kept = self.claim().lease == Lease::Kept;
+        let mut lease = self.lease();
+        let before = lease.ended();
+        // The clock is read under the mutex: otherwise a reading taken before another thread saw
+        // the end could extend the lease after it.
+        lease.apply(event, self.clock.now(), kept, jitter(self.claim().ttl));
+        let after = lease.ended();
+        let ended_now = before.is_none() && after.is_some();
+        if ended_now {
+            self.ended.send_replace(after);
+        }
+        (ended_now, after)
+    }
+
+    pub(crate) fn signal(&self) -> watch::Receiver<Option<LossReason>> {
+        self.ended.subscribe()
+    }
+
+    fn lease(&self) -> MutexGuard<'_, LeaseState> {
+        // A panic while the mutex was held cannot leave the state half written: every change is a
+        // single assignment.
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Up to a tenth of a third of the TTL.
+fn jitter(ttl: Duration) -> Duration {
+    (ttl / 30).mul_f64(fastrand::f64())
+}

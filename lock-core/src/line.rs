@@ -1,0 +1,739 @@
+//! Everything one client does about one name, in order: the local queue.
+//!
+//! A line is a task that exists while its client wants or holds the name. At most one of the
+//! client's acquisitions stands in the backend at a time, as holder or as waiter; the others stand
+//! in line here, in the order in which they came, and cost the backend nothing. A release with
+//! others in line becomes one [`pass`](crate::Backend::pass), a cancelled waiter with others behind
+//! it one [`replace`](crate::Backend::replace).
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use crate::claim::{Claim, Lease, Reach};
+use crate::client::{Client, Shared};
+use crate::clock::BootInstant;
+use crate::error::{Error, ErrorKind, Result};
+use crate::grant::{Grant, Renewal, Replaced, Standing};
+use crate::guard::{Guard, Released};
+use crate::hold::Hold;
+use crate::lease::LossReason;
+use crate::name::LockName;
+use crate::owner::{Nonce, OwnerId};
+use crate::queue::{Entry, LocalQueue};
+use crate::reaper::Reaper;
+
+/// Between two attempts of one acquire whose connection broke.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a line is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Somebody asks for the lock.
+    Ask(Box<Waiter>),
+    /// The asker with this ticket has gone.
+    Withdraw { ticket: u64 },
+    /// A guard is given back, by a release that wants to know or by a drop that does not.
+    Give {
+        hold: Arc<Hold>,
+        reply: Option<oneshot::Sender<Released>>,
+    },
+    /// The hold of this nonce has ended.
+    Ended { nonce: Nonce },
+    /// The client is closing: everybody who waits is sent away.
+    Close,
+}
+
+/// One call that wants the lock.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) ticket: u64,
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) ttl: Duration,
+    pub(crate) lease: Lease,
+    /// Whether it queues, or only tries.
+    pub(crate) waits: bool,
+    pub(crate) started: BootInstant,
+    pub(crate) deadline: Option<BootInstant>,
+    /// Keeps the client open for the guard to come.
+    pub(crate) client: Arc<Client>,
+    pub(crate) reply: oneshot::Sender<Result<Option<Guard>>>,
+}
+
+impl Waiter {
+    fn grant(self, hold: &Arc<Hold>) {
+        let guard = Guard::new(Arc::clone(&self.client), Arc::clone(hold));
+        self.answer(Ok(Some(guard)));
+    }
+
+    fn answer(self, answer: Result<Option<Guard>>) {
+        // Nobody may be listening any more. A guard that comes back unheard is dropped here, and
+        // its drop gives it back like every other.
+        drop(self.reply.send(answer));
+    }
+}
+
+pub(crate) struct Line {
+    shared: Arc<Shared>,
+    name: LockName,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    parked: LocalQueue<Box<Waiter>>,
+    closing: bool,
+    /// When the backend was last known to work for this line.
+    contact: Option<BootInstant>,
+    /// What is held, so that a panic in here ends it instead of leaving it to the keeper for ever.
+    current: Option<Arc<Hold>>,
+}
+
+/// A waiter whose turn it is, and how it stands in the backend.
+struct Turn {
+    waiter: Box<Waiter>,
+    claim: Claim,
+    standing: Option<Standing>,
+}
+
+impl Turn {
+    /// The turn of a waiter whose claim the backend has already put somewhere.
+    fn placed(waiter: Box<Waiter>, claim: Claim, standing: Standing) -> Self {
+        if matches!(standing, Standing::Queued) {
+            claim.progress.report(Reach::Queued);
+        }
+        Self {
+            waiter,
+            claim,
+            standing: Some(standing),
+        }
+    }
+}
+
+/// How standing in the backend's queue ended.
+enum Stood {
+    Granted(Grant),
+    Failed(Error),
+    /// Its caller has gone.
+    Withdrawn,
+    /// Its caller's time is up.
+    DeadlinePassed,
+    /// The backend did not answer for too long.
+    Unanswered,
+    Closed,
+}
+
+impl Line {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        name: LockName,
+        inbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Self {
+        Self {
+            shared,
+            name,
+            inbox,
+            parked: LocalQueue::new(),
+            closing: false,
+            contact: None,
+            current: None,
+        }
+    }
+
+    /// Serves one waiter after another until nobody is left.
+    pub(crate) async fn run(mut self) {
+        let mut next = None;
+        loop {
+            let turn = match next.take() {
+                Some(turn) => turn,
+                None => match self.next_waiter() {
+                    Some(waiter) => self.turn(waiter),
+                    None if self.shared.retire(&self.name, &self.inbox) => return,
+                    None => continue,
+                },
+            };
+            next = match self.obtain(turn).await {
+                Ok(hold) => self.serve(hold).await,
+                Err(successor) => successor,
+            };
+        }
+    }
+
+    /// The next in line, after everything that has been said so far is heard.
+    fn next_waiter(&mut self) -> Option<Box<Waiter>> {
+        while let Ok(message) = self.inbox.try_recv() {
+            self.hear(message);
+        }
+        self.parked.pop()
+    }
+
+    fn turn(&self, waiter: Box<Waiter>) -> Turn {
+        let claim = self.claim(&waiter);
+        Turn {
+            waiter,
+            claim,
+            standing: None,
+        }
+    }
+
+    fn claim(&self, waiter: &Waiter) -> Claim {
+        Claim::new(self.name.clone(), self.shared.identity.clone(), waiter.ttl)
+            .with_lease(waiter.lease)
+            .with_deadline(waiter.deadline)
+    }
+
+    /// Gets the lock for the waiter whose turn it is. Answers the waiter in every case; `Err` is
+    /// who has taken its place in the backend, if somebody has.
+    async fn obtain(&mut self, mut turn: Turn) -> Result<Arc<Hold>, Option<Turn>> {
+        if !turn.waiter.waits {
+            return self.attempt(turn).await.map_err(|()| None);
+        }
+        // An attempt that comes after a long wait in line has an operation's time of its own; one
+        // that finds the backend silent since its caller came has had it already.
+        let anchor = self.contact.map_or(turn.waiter.started, |contact| {
+            contact.max(turn.waiter.started)
+        });
+        let limit = anchor + self.shared.op_timeout;
+        let mut pause = Duration::ZERO;
+        loop {
+            let mut may_stand = true;
+            let stood = match turn.standing.take() {
+                Some(Standing::Granted(grant)) => Stood::Granted(grant),
+                Some(Standing::Queued) | None => self.stand(&turn, limit, pause).await,
+            };
+            let error = match stood {
+                Stood::Granted(grant) => match self.confirm(grant, &turn.waiter).await {
+                    Ok(grant) => return Ok(self.hold(*turn.waiter, grant)),
+                    Err(error) => error,
+                },
+                Stood::Failed(error) => {
+                    may_stand = turn.claim.progress.reach() != Reach::Unsent;
+                    error
+                }
+                Stood::Withdrawn => return Err(self.vacate(turn.claim).await),
+                Stood::DeadlinePassed => {
+                    // Never answered is not busy (R9).
+                    let answer = match turn.claim.progress.reach() {
+                        Reach::Queued | Reach::Adrift => Ok(None),
+                        Reach::Unsent | Reach::Sent => {
+                            Err(self.silent(&turn.claim, "no answer in time"))
+                        }
+                    };
+                    turn.waiter.answer(answer);
+                    return Err(self.vacate(turn.claim).await);
+                }
+                Stood::Closed => {
+                    turn.waiter.answer(Err(self.error(ErrorKind::Closed)));
+                    return Err(self.vacate(turn.claim).await);
+                }
+                Stood::Unanswered => {
+                    let error = self.silent(&turn.claim, "no answer in time");
+                    self.clean(turn.claim);
+                    turn.waiter.answer(Err(error));
+                    return Err(None);
+                }
+            };
+            // The nonce is given up before another is tried: two requests of one caller must not
+            // both win.
+            let settled = !may_stand || self.released(&turn.claim).await;
+            let again = self.shared.clock.now() + PAUSE < limit && !self.closing;
+            if !error.is_retryable() || !settled || !again {
+                if !settled {
+                    self.clean(turn.claim);
+                }
+                turn.waiter.answer(Err(error.with_name(&self.name)));
+                return Err(None);
+            }
+            debug!(name = %self.name, %error, "acquire is tried again under a fresh nonce");
+            turn.claim = self.claim(&turn.waiter);
+            pause = PAUSE;
+        }
+    }
+
+    /// One attempt that does not queue.
+    async fn attempt(&mut self, turn: Turn) -> Result<Arc<Hold>, ()> {
+        let shared = Arc::clone(&self.shared);
+        let claim = turn.claim;
+        let limit = turn.waiter.started + shared.op_timeout;
+        let trying = shared
+            .clock
+            .timeout_at(limit, shared.backend.try_acquire(&claim));
+        let outcome = match self.attend(trying).await {
+            Some(Ok(Some(grant))) => {
+                self.contact = Some(shared.clock.now());
+                self.confirm(grant, &turn.waiter).await.map(Some)
+            }
+            Some(Ok(None)) => {
+                self.contact = Some(shared.clock.now());
+                Ok(None)
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(self.silent(&claim, "no answer in time")),
+        };
+        match outcome {
+            Ok(Some(grant)) => Ok(self.hold(*turn.waiter, grant)),
+            Ok(None) => {
+                turn.waiter.answer(Ok(None));
+                Err(())
+            }
+            Err(error) => {
+                if claim.progress.reach() != Reach::Unsent {
+                    self.clean(claim);
+                }
+                turn.waiter.answer(Err(error.with_name(&self.name)));
+                Err(())
+            }
+        }
+    }
+
+    /// Stands in the backend's queue until something ends it.
+    async fn stand(&mut self, turn: &Turn, limit: BootInstant, pause: Duration) -> Stood {
+        let shared = Arc::clone(&self.shared);
+        let clock = &shared.clock;
+        let mut acquiring = pin!(async {
+            if !pause.is_zero() {
+                clock.sleep(pause).await;
+            }
+            shared.backend.acquire(&turn.claim).await
+        });
+        let mut progress = turn.claim.progress.subscribe();
+        let mut adrift_since = None;
+        loop {
+            let reach = *progress.borrow_and_update();
+            let patience = match reach {
+                Reach::Unsent | Reach::Sent => Some(limit),
+                Reach::Queued => {
+                    adrift_since = None;
+                    self.contact = Some(clock.now());
+                    self.refuse_tries();
+                    None
+                }
+                Reach::Adrift => {
+                    let since = *adrift_since.get_or_insert_with(|| clock.now());
+                    Some(since + shared.outage_limit)
+                }
+            };
+            let parked_limit = self.parked.earliest_limit();
+            tokio::select! {
+                biased;
+                // A grant at the same instant wins over every reason to give up.
+                outcome = &mut acquiring => {
+                    return match outcome {
+                        Ok(grant) => {
+                            self.contact = Some(clock.now());
+                            Stood::Granted(grant)
+                        }
+                        Err(error) => Stood::Failed(error),
+                    };
+                }
+                message = self.inbox.recv() => match message {
+                    Some(Message::Withdraw { ticket }) if ticket == turn.waiter.ticket => {
+                        return Stood::Withdrawn;
+                    }
+                    Some(message) => {
+                        self.hear(message);
+                        if reach == Reach::Queued {
+                            self.refuse_tries();
+                        }
+                        if self.closing {
+                            return Stood::Closed;
+                        }
+                    }
+                    None => return Stood::Closed,
+                },
+                changed = progress.changed() => {
+                    // The sender lives in the claim that is borrowed here.
+                    debug_assert!(changed.is_ok());
+                }
+                () = clock.sleep_until_some(turn.waiter.deadline) => return Stood::DeadlinePassed,
+                () = clock.sleep_until_some(patience) => return Stood::Unanswered,
+                () = clock.sleep_until_some(parked_limit) => self.expire_parked(),
+            }
+        }
+    }
+
+    /// Makes a grant fit to be handed out: a fixed lease is made whole first, and one whose validity
+    /// is over is never used and never thrown away, but asked about.
+    async fn confirm(&mut self, grant: Grant, waiter: &Waiter) -> Result<Grant> {
+        let shared = Arc::clone(&self.shared);
+        let stale = grant.validity().expires_at() <= shared.clock.now();
+        let partial = grant.is_provisional() && waiter.lease == Lease::Fixed;
+        if !stale && !partial {
+            return Ok(grant);
+        }
+        let grants = [&grant];
+        let asking = shared
+            .clock
+            .timeout(shared.op_timeout, shared.backend.renew(&grants));
+        let answer = self
+            .attend(asking)
+            .await
+            .and_then(|answers| answers.into_iter().next());
+        match answer {
+            Some(Ok(Renewal::Extended(validity))) if validity.expires_at() > shared.clock.now() => {
+                Ok(grant.confirmed(validity))
+            }
+            Some(Err(error)) => Err(error),
+            // It ended before its caller knew of it; as far as the caller is concerned it never was.
+            Some(Ok(_)) => Err(Error::new(ErrorKind::Unavailable, "acquire")
+                .with_detail("the grant ended before it could be used")),
+            None => Err(Error::new(ErrorKind::Indeterminate, "acquire")
+                .with_detail("a grant could not be confirmed in time")),
+        }
+    }
+
+    /// Puts `grant` into the keeper's care and its guard into the waiter's hands.
+    fn hold(&mut self, waiter: Waiter, grant: Grant) -> Arc<Hold> {
+        let shared = &self.shared;
+        let hold = Arc::new(Hold::new(
+            grant,
+            waiter.owner,
+            shared.max_hold,
+            shared.clock.clone(),
+        ));
+        shared.keeper.add(&hold);
+        self.current = Some(Arc::clone(&hold));
+        debug!(
+            name = %self.name,
+            token = %hold.token(),
+            nonce = %hold.claim().nonce,
+            waited = ?shared.clock.now().saturating_since(waiter.started),
+            "lock granted"
+        );
+        waiter.grant(&hold);
+        hold
+    }
+
+    /// Stays with a hold until its last guard is given back or it is lost; answers who is next if
+    /// somebody already stands in its place.
+    async fn serve(&mut self, hold: Arc<Hold>) -> Option<Turn> {
+        let shared = Arc::clone(&self.shared);
+        let mut levels: u32 = 1;
+        self.refuse_tries_except(hold.owner());
+        levels += self.admit_owner(&hold);
+        loop {
+            let parked_limit = self.parked.earliest_limit();
+            let message = tokio::select! {
+                biased;
+                message = self.inbox.recv() => message,
+                () = shared.clock.sleep_until_some(parked_limit) => {
+                    self.expire_parked();
+                    continue;
+                }
+            };
+            match message {
+                Some(Message::Give { hold: given, reply }) if Arc::ptr_eq(&given, &hold) => {
+                    levels -= 1;
+                    if levels == 0 {
+                        return self.give_back(&hold, reply).await;
+                    }
+                    if let Some(reply) = reply {
+                        let state = match shared.ended(&hold) {
+                            Some(reason) => Released::WasLost(reason),
+                            None => Released::StillHeld(levels),
+                        };
+                        // The releasing caller may have gone.
+                        let _ = reply.send(state);
+                    }
+                }
+                Some(Message::Ended { nonce }) if nonce == hold.claim().nonce => {
+                    self.after_loss(&hold);
+                    return None;
+                }
+                Some(message) => {
+                    self.hear(message);
+                    self.refuse_tries_except(hold.owner());
+                    // One that the clock has just ended is not handed out once more.
+                    if shared.ended(&hold).is_none() {
+                        levels += self.admit_owner(&hold);
+                    }
+                }
+                None => return None,
+            }
+        }
+    }
+
+    /// Gives a second guard of `hold` to everybody in line who is its explicit owner.
+    fn admit_owner(&mut self, hold: &Arc<Hold>) -> u32 {
+        let Some(owner) = hold.owner() else { return 0 };
+        let mut admitted = 0;
+        for waiter in self.parked.take_owned_by(owner) {
+            admitted += 1;
+            waiter.grant(hold);
+        }
+        admitted
+    }
+
+    /// Releases `hold`, or passes it on to the next in line.
+    async fn give_back(
+        &mut self,
+        hold: &Arc<Hold>,
+        reply: Option<oneshot::Sender<Released>>,
+    ) -> Option<Turn> {
+        let shared = Arc::clone(&self.shared);
+        // From here on the guard must not be believed valid, whatever becomes of the request.
+        shared.end(hold, LossReason::Released);
+        let answer = |state: Released| {
+            if let Some(reply) = reply {
+                // The releasing caller may have gone.
+                let _ = reply.send(state);
+            }
+        };
+        if let Some(reason) = shared
+            .ended(hold)
+            .filter(|reason| *reason != LossReason::Released)
+        {
+            answer(Released::WasLost(reason));
+            self.after_loss(hold);
+            return None;
+        }
+        self.current = None;
+        self.contact = Some(shared.clock.now());
+        let limit = shared.clock.now() + shared.op_timeout;
+        let Some(waiter) = self.next_waiting() else {
+            answer(self.release(hold, limit).await);
+            return None;
+        };
+        let next = self.claim(&waiter);
+        debug!(name = %self.name, token = %hold.token(), "passing on within this client");
+        next.progress.report(Reach::Sent);
+        let passing = shared
+            .clock
+            .timeout_at(limit, shared.backend.pass(hold.claim(), &next));
+        match self.attend(passing).await {
+            Some(Ok(passed)) => {
+                answer(if passed.released {
+                    Released::Clean
+                } else {
+                    Released::WasLost(LossReason::NotHeld)
+                });
+                Some(Turn::placed(waiter, next, passed.next))
+            }
+            Some(Err(_)) | None => {
+                // Either half may have happened. Only the release is repeated; the next in line
+                // asks afresh.
+                self.clean(next);
+                answer(self.release(hold, limit).await);
+                Some(self.turn(waiter))
+            }
+        }
+    }
+
+    /// Releases the nonce of `hold`, again until `limit`; in the background after that.
+    async fn release(&mut self, hold: &Arc<Hold>, limit: BootInstant) -> Released {
+        let shared = Arc::clone(&self.shared);
+        let claim = hold.claim();
+        let validity = hold.validity();
+        let mut first = true;
+        loop {
+            let releasing = shared
+                .clock
+                .timeout_at(limit, shared.backend.release(claim));
+            match self.attend(releasing).await {
+                Some(Ok(true)) => {
+                    debug!(name = %self.name, token = %hold.token(), "released");
+                    return Released::Clean;
+                }
+                // An earlier, unanswered attempt of ours may have done it: as long as the lease
+                // runs on this clock, nothing else can have.
+                Some(Ok(false)) if !first && shared.clock.now() < validity.expires_at() => {
+                    return Released::Clean;
+                }
+                Some(Ok(false)) => return Released::WasLost(LossReason::NotHeld),
+                Some(Err(error)) if error.is_retryable() && shared.clock.now() + PAUSE < limit => {
+                    self.attend(shared.clock.sleep(PAUSE)).await;
+                }
+                Some(Err(_)) | None => {
+                    self.clean(claim.clone());
+                    return Released::Unknown {
+                        free_by: validity.free_by(),
+                    };
+                }
+            }
+            first = false;
+        }
+    }
+
+    /// Sees to it that a hold that was lost leaves nothing behind.
+    fn after_loss(&mut self, hold: &Arc<Hold>) {
+        self.current = None;
+        // What the backend itself took away is gone there. What only ended here may have been
+        // extended there by a renewal whose answer was lost; but it is not ended *before* its time
+        // there, since a live holder is not replaced before its TTL (R6).
+        let reason = self.shared.ended(hold);
+        if matches!(
+            reason,
+            Some(LossReason::Expired | LossReason::MaxHold | LossReason::Closed)
+        ) {
+            Reaper::clean(
+                &self.shared,
+                hold.claim().clone(),
+                Some(hold.validity().free_by()),
+            );
+        }
+    }
+
+    /// Gives up a claim that stands in the backend, to the next in line if there is one.
+    async fn vacate(&mut self, claim: Claim) -> Option<Turn> {
+        let shared = Arc::clone(&self.shared);
+        // A place is only worth handing on when there is one.
+        let has_place = claim.progress.reach() == Reach::Queued;
+        match if has_place { self.next_waiting() } else { None } {
+            Some(waiter) => {
+                let next = self.claim(&waiter);
+                next.progress.report(Reach::Sent);
+                let replacing = shared
+                    .clock
+                    .timeout(shared.op_timeout, shared.backend.replace(&claim, &next));
+                match self.attend(replacing).await {
+                    Some(Ok(Replaced::Now(standing))) => Some(Turn::placed(waiter, next, standing)),
+                    Some(Ok(Replaced::Gone)) => Some(self.turn(waiter)),
+                    Some(Err(_)) | None => {
+                        self.clean(claim);
+                        self.clean(next);
+                        Some(self.turn(waiter))
+                    }
+                }
+            }
+            None => {
+                if claim.progress.reach() != Reach::Unsent && !self.released(&claim).await {
+                    self.clean(claim);
+                }
+                None
+            }
+        }
+    }
+
+    /// Releases `claim` once; whether the backend confirmed it.
+    async fn released(&mut self, claim: &Claim) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let releasing = shared
+            .clock
+            .timeout(shared.op_timeout, shared.backend.release(claim));
+        matches!(self.attend(releasing).await, Some(Ok(_)))
+    }
+
+    fn clean(&self, claim: Claim) {
+        Reaper::clean(&self.shared, claim, None);
+    }
+
+    /// Awaits `work` without letting those in line wait past their time.
+    async fn attend<F: Future>(&mut self, work: F) -> F::Output {
+        let shared = Arc::clone(&self.shared);
+        let mut work = pin!(work);
+        loop {
+            let parked_limit = self.parked.earliest_limit();
+            tokio::select! {
+                biased;
+                output = &mut work => return output,
+                Some(message) = self.inbox.recv() => self.hear(message),
+                () = shared.clock.sleep_until_some(parked_limit) => self.expire_parked(),
+            }
+        }
+    }
+
+    /// Hears a message that is not about what the line is doing right now.
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Ask(waiter) => {
+                if self.closing || self.shared.is_closing() {
+                    waiter.answer(Err(self.error(ErrorKind::Closed)));
+                } else {
+                    self.park(waiter);
+                }
+            }
+            Message::Withdraw { ticket } => self.parked.withdraw(ticket),
+            Message::Give { hold, reply } => {
+                // Of a hold that this line has already seen the end of.
+                if let (Some(reply), Some(reason)) = (reply, self.shared.ended(&hold)) {
+                    // The releasing caller may have gone.
+                    let _ = reply.send(Released::WasLost(reason));
+                }
+            }
+            Message::Ended { .. } => {}
+            Message::Close => {
+                self.closing = true;
+                for waiter in self.parked.take_all() {
+                    waiter.answer(Err(self.error(ErrorKind::Closed)));
+                }
+            }
+        }
+    }
+
+    /// Takes the next in line who waits; those who only try are told that it is busy.
+    fn next_waiting(&mut self) -> Option<Box<Waiter>> {
+        while let Ok(message) = self.inbox.try_recv() {
+            self.hear(message);
+        }
+        self.refuse_tries();
+        self.parked.pop()
+    }
+
+    /// The lock is taken as far as this client can tell: nobody who only tries needs to ask.
+    fn refuse_tries(&mut self) {
+        self.refuse_tries_except(None);
+    }
+
+    fn refuse_tries_except(&mut self, owner: Option<OwnerId>) {
+        for waiter in self.parked.take_tries(owner) {
+            waiter.answer(Ok(None));
+        }
+    }
+
+    fn park(&mut self, waiter: Box<Waiter>) {
+        // One that only tries waits for those before it at most as long as for an answer of its own.
+        let patience = || Some(waiter.started + self.shared.op_timeout);
+        self.parked.push(Entry {
+            ticket: waiter.ticket,
+            owner: waiter.owner,
+            waits: waiter.waits,
+            limit: if waiter.waits {
+                waiter.deadline
+            } else {
+                patience()
+            },
+            caller: waiter,
+        });
+    }
+
+    fn expire_parked(&mut self) {
+        for waiter in self.parked.take_expired(self.shared.clock.now()) {
+            // Whoever saw the backend work while standing in line was in a queue; one that never
+            // did cannot say that the lock is busy.
+            let reached = self.current.is_some()
+                || self
+                    .contact
+                    .is_some_and(|contact| contact >= waiter.started);
+            let answer = if waiter.waits && reached {
+                Ok(None)
+            } else {
+                Err(self
+                    .error(ErrorKind::Unavailable)
+                    .with_detail("no answer in time"))
+            };
+            waiter.answer(answer);
+        }
+    }
+
+    /// What an unanswered claim ends with: certainly not there, or unknown.
+    fn silent(&self, claim: &Claim, detail: &str) -> Error {
+        let kind = match claim.progress.reach() {
+            Reach::Sent => ErrorKind::Indeterminate,
+            Reach::Unsent | Reach::Queued | Reach::Adrift => ErrorKind::Unavailable,
+        };
+        self.error(kind).with_detail(detail)
+    }
+
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, "acquire").with_name(&self.name)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Only a panic or the end of the runtime gets here with a hold.
+        if let Some(hold) = self.current.take() {
+            self.shared.end(&hold, LossReason::Closed);
+        }
+    }
+}
