@@ -215,9 +215,7 @@ impl Line {
                     // Never answered is not busy (R9).
                     let answer = match turn.claim.progress.reach() {
                         Reach::Queued | Reach::Adrift => Ok(None),
-                        Reach::Unsent | Reach::Sent => {
-                            Err(self.silent(&turn.claim, "no answer in time"))
-                        }
+                        Reach::Unsent | Reach::Sent => Err(self.unanswered(ErrorKind::Unavailable)),
                     };
                     turn.waiter.answer(answer);
                     return Err(self.vacate(turn.claim).await);
@@ -227,7 +225,7 @@ impl Line {
                     return Err(self.vacate(turn.claim).await);
                 }
                 Stood::Unanswered => {
-                    let error = self.silent(&turn.claim, "no answer in time");
+                    let error = self.silent(&turn.claim);
                     self.clean(turn.claim);
                     turn.waiter.answer(Err(error));
                     return Err(None);
@@ -235,7 +233,7 @@ impl Line {
             };
             // The nonce is given up before another is tried: two requests of one caller must not
             // both win.
-            let settled = !may_stand || self.released(&turn.claim).await;
+            let settled = !may_stand || self.released(&turn.claim, limit).await;
             let again = self.shared.clock.now() + PAUSE < limit && !self.closing;
             if !error.is_retryable() || !settled || !again {
                 if !settled {
@@ -268,7 +266,7 @@ impl Line {
                 Ok(None)
             }
             Some(Err(error)) => Err(error),
-            None => Err(self.silent(&claim, "no answer in time")),
+            None => Err(self.silent(&claim)),
         };
         match outcome {
             Ok(Some(grant)) => Ok(self.hold(*turn.waiter, grant)),
@@ -299,6 +297,13 @@ impl Line {
         let mut progress = turn.claim.progress.subscribe();
         let mut adrift_since = None;
         loop {
+            // Heard while the line was busy with something else, or just now.
+            if self.closing {
+                return Stood::Closed;
+            }
+            if turn.waiter.reply.is_closed() {
+                return Stood::Withdrawn;
+            }
             let reach = *progress.borrow_and_update();
             let patience = match reach {
                 Reach::Unsent | Reach::Sent => Some(limit),
@@ -327,16 +332,10 @@ impl Line {
                     };
                 }
                 message = self.inbox.recv() => match message {
-                    Some(Message::Withdraw { ticket }) if ticket == turn.waiter.ticket => {
-                        return Stood::Withdrawn;
-                    }
                     Some(message) => {
                         self.hear(message);
                         if reach == Reach::Queued {
                             self.refuse_tries();
-                        }
-                        if self.closing {
-                            return Stood::Closed;
                         }
                     }
                     None => return Stood::Closed,
@@ -409,8 +408,7 @@ impl Line {
     async fn serve(&mut self, hold: Arc<Hold>) -> Option<Turn> {
         let shared = Arc::clone(&self.shared);
         let mut levels: u32 = 1;
-        self.refuse_tries_except(hold.owner());
-        levels += self.admit_owner(&hold);
+        self.admit(&hold, &mut levels);
         loop {
             let parked_limit = self.parked.earliest_limit();
             let message = tokio::select! {
@@ -442,26 +440,26 @@ impl Line {
                 }
                 Some(message) => {
                     self.hear(message);
-                    self.refuse_tries_except(hold.owner());
-                    // One that the clock has just ended is not handed out once more.
-                    if shared.ended(&hold).is_none() {
-                        levels += self.admit_owner(&hold);
-                    }
+                    self.admit(&hold, &mut levels);
                 }
                 None => return None,
             }
         }
     }
 
-    /// Gives a second guard of `hold` to everybody in line who is its explicit owner.
-    fn admit_owner(&mut self, hold: &Arc<Hold>) -> u32 {
-        let Some(owner) = hold.owner() else { return 0 };
-        let mut admitted = 0;
-        for waiter in self.parked.take_owned_by(owner) {
-            admitted += 1;
+    /// Gives a further guard of `hold` to everybody in line who is its explicit owner, and sends
+    /// away the others who only try.
+    fn admit(&mut self, hold: &Arc<Hold>, levels: &mut u32) {
+        // One that the clock has just ended is not handed out once more.
+        let owner = hold.owner().filter(|_| self.shared.ended(hold).is_none());
+        for waiter in owner
+            .map(|owner| self.parked.take_owned_by(owner))
+            .unwrap_or_default()
+        {
+            *levels += 1;
             waiter.grant(hold);
         }
-        admitted
+        self.refuse_tries();
     }
 
     /// Releases `hold`, or passes it on to the next in line.
@@ -576,9 +574,13 @@ impl Line {
     /// Gives up a claim that stands in the backend, to the next in line if there is one.
     async fn vacate(&mut self, claim: Claim) -> Option<Turn> {
         let shared = Arc::clone(&self.shared);
-        // A place is only worth handing on when there is one.
-        let has_place = claim.progress.reach() == Reach::Queued;
-        match if has_place { self.next_waiting() } else { None } {
+        // A place is handed on where there may be one; one that is adrift cannot be asked about.
+        let may_have_place = matches!(claim.progress.reach(), Reach::Sent | Reach::Queued);
+        match if may_have_place {
+            self.next_waiting()
+        } else {
+            None
+        } {
             Some(waiter) => {
                 let next = self.claim(&waiter);
                 next.progress.report(Reach::Sent);
@@ -596,7 +598,9 @@ impl Line {
                 }
             }
             None => {
-                if claim.progress.reach() != Reach::Unsent && !self.released(&claim).await {
+                let limit = shared.clock.now() + shared.op_timeout;
+                let sent = claim.progress.reach() != Reach::Unsent;
+                if sent && !self.released(&claim, limit).await {
                     self.clean(claim);
                 }
                 None
@@ -604,12 +608,12 @@ impl Line {
         }
     }
 
-    /// Releases `claim` once; whether the backend confirmed it.
-    async fn released(&mut self, claim: &Claim) -> bool {
+    /// Releases `claim` once; whether the backend confirmed it by `limit`.
+    async fn released(&mut self, claim: &Claim, limit: BootInstant) -> bool {
         let shared = Arc::clone(&self.shared);
         let releasing = shared
             .clock
-            .timeout(shared.op_timeout, shared.backend.release(claim));
+            .timeout_at(limit, shared.backend.release(claim));
         matches!(self.attend(releasing).await, Some(Ok(_)))
     }
 
@@ -671,11 +675,7 @@ impl Line {
 
     /// The lock is taken as far as this client can tell: nobody who only tries needs to ask.
     fn refuse_tries(&mut self) {
-        self.refuse_tries_except(None);
-    }
-
-    fn refuse_tries_except(&mut self, owner: Option<OwnerId>) {
-        for waiter in self.parked.take_tries(owner) {
+        for waiter in self.parked.take_tries() {
             waiter.answer(Ok(None));
         }
     }
@@ -716,12 +716,15 @@ impl Line {
     }
 
     /// What an unanswered claim ends with: certainly not there, or unknown.
-    fn silent(&self, claim: &Claim, detail: &str) -> Error {
-        let kind = match claim.progress.reach() {
+    fn silent(&self, claim: &Claim) -> Error {
+        self.unanswered(match claim.progress.reach() {
             Reach::Sent => ErrorKind::Indeterminate,
             Reach::Unsent | Reach::Queued | Reach::Adrift => ErrorKind::Unavailable,
-        };
-        self.error(kind).with_detail(detail)
+        })
+    }
+
+    fn unanswered(&self, kind: ErrorKind) -> Error {
+        self.error(kind).with_detail("no answer in time")
     }
 
     fn error(&self, kind: ErrorKind) -> Error {

@@ -57,12 +57,9 @@ impl<T> LocalQueue<T> {
         self.take(1, |entry| entry.ticket == ticket);
     }
 
-    /// Those who only try, without those of `owner`.
-    pub(crate) fn take_tries(&mut self, but_not_of: Option<OwnerId>) -> Vec<T> {
-        let tries = self.tries;
-        self.take(tries, |entry| {
-            !entry.waits && (but_not_of.is_none() || entry.owner != but_not_of)
-        })
+    /// Those who only try.
+    pub(crate) fn take_tries(&mut self) -> Vec<T> {
+        self.take(self.tries, |entry| !entry.waits)
     }
 
     pub(crate) fn take_owned_by(&mut self, owner: OwnerId) -> Vec<T> {
@@ -139,9 +136,9 @@ mod tests {
         queue.push(entry(4, false, Some(9), Some(mine)));
         queue.push(entry(5, true, None, None));
         assert_eq!(queue.earliest_limit(), Some(at(4)));
-        assert_eq!(queue.take_tries(Some(mine)), [2]);
         assert_eq!(queue.take_expired(at(4)), [3]);
         assert_eq!(queue.take_owned_by(mine), [4]);
+        assert_eq!(queue.take_tries(), [2]);
         assert_eq!(queue.earliest_limit(), None);
         queue.withdraw(1);
         assert_eq!(queue.pop(), Some(5));
