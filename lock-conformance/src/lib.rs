@@ -1,1 +1,4 @@
 //! Under construction.
+
+#[cfg(feature = "servers")]
+pub mod fault;
