@@ -2,3 +2,7 @@
 
 #[cfg(feature = "servers")]
 pub mod fault;
+#[cfg(feature = "servers")]
+pub mod servers;
+#[cfg(feature = "servers")]
+mod wait;
