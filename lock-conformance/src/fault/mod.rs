@@ -1,0 +1,3 @@
+//! Tools that break the connection between a client and its server on purpose.
+
+pub mod resp;

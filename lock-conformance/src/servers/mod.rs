@@ -1,0 +1,26 @@
+//! Launchers: a real server for one test, on a port and in a directory of its own.
+//!
+//! * [`RedisServer`]: Redis as the distribution ships it.
+//! * [`ValkeyServer`]: a pinned Valkey whose wall clock a test can step.
+//!
+//! Every launcher listens on 127.0.0.1, waits until its server answers, and kills it and removes its directory when
+//! it is dropped: also when the test panics, and also when the test process is killed (see `guardian.rs`). A server
+//! that somebody else runs is never touched or relied upon.
+//!
+//! A missing binary fails the test, with the command that installs it. `LOCK_TEST_ALLOW_MISSING=redis,valkey` lets
+//! the launchers' `start_or_skip` skip instead, loudly.
+
+mod control;
+mod error;
+mod guardian;
+mod monitor;
+mod port;
+mod process;
+mod redis;
+mod tls;
+mod valkey;
+
+pub use error::{StartError, missing_is_allowed};
+pub use monitor::Monitor;
+pub use redis::{RedisBuilder, RedisServer};
+pub use valkey::ValkeyServer;

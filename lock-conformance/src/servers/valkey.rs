@@ -1,0 +1,212 @@
+//! A Valkey whose wall clock a test can step.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use std::{env, fs, io};
+
+use super::error::{StartError, skip_if_allowed};
+use super::redis::{RedisBuilder, RedisServer};
+use crate::wait::poll;
+
+const INSTALL_VALKEY: &str = "cargo xtask valkey";
+const INSTALL_FAKETIME: &str = "apt-get install faketime";
+
+/// The file libfaketime reads at every look at the clock. Relative: the server runs in its own directory.
+const CLOCK_FILE: &str = "clock";
+
+/// How long a step may take to be seen.
+const STEP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How far the server's clock may be from where it was put. Well below the second that is the smallest step.
+const STEP_TOLERANCE: Duration = Duration::from_millis(100);
+
+/// A running Valkey on 127.0.0.1 under libfaketime, gone when dropped. Everything a [`RedisServer`] can, it can.
+///
+/// Only the wall clock is faked: that is what lock expiry on the server follows. The monotonic clock, which drives
+/// its event loop and its timeouts, stays true.
+#[derive(Debug)]
+pub struct ValkeyServer {
+    server: RedisServer,
+}
+
+impl ValkeyServer {
+    /// Starts a server whose clock is right.
+    ///
+    /// # Panics
+    /// If Valkey or libfaketime is not installed, or the server does not start.
+    #[must_use]
+    pub fn start() -> ValkeyServer {
+        ValkeyServer::try_start(|builder| builder).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Like [`start`](Self::start); `None`, said loudly, if it is missing and `LOCK_TEST_ALLOW_MISSING` names `valkey`.
+    ///
+    /// # Panics
+    /// If it is missing and must not be, or does not start.
+    #[must_use]
+    pub fn start_or_skip() -> Option<ValkeyServer> {
+        skip_if_allowed("valkey", ValkeyServer::try_start(|builder| builder))
+    }
+
+    /// Starts a server with settings. This Valkey is built without TLS.
+    ///
+    /// # Errors
+    /// [`StartError::Missing`] when Valkey or libfaketime is not installed; otherwise why it did not start.
+    pub fn try_start(
+        settings: impl FnOnce(RedisBuilder) -> RedisBuilder,
+    ) -> Result<ValkeyServer, StartError> {
+        let binary = find_valkey().ok_or(StartError::Missing {
+            what: "valkey-server".into(),
+            install: INSTALL_VALKEY,
+        })?;
+        let faketime = find_faketime().ok_or(StartError::Missing {
+            what: "libfaketimeMT.so.1".into(),
+            install: INSTALL_FAKETIME,
+        })?;
+        let builder = RedisServer::builder()
+            .named("valkey", INSTALL_VALKEY)
+            .binary(binary)
+            .file(CLOCK_FILE, &offset_line(0))
+            .env("LD_PRELOAD", faketime)
+            .env("FAKETIME_TIMESTAMP_FILE", CLOCK_FILE)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        let server = settings(builder).try_start()?;
+        Ok(ValkeyServer { server })
+    }
+
+    /// Sets the server's wall clock to true time plus `seconds`, while it runs; survives a restart.
+    ///
+    /// On a running server the step is checked with TIME before this returns: a clock test with a clock that does not
+    /// move would pass for nothing. A paused or killed server sees the step when it goes on.
+    ///
+    /// # Errors
+    /// The clock file cannot be written, the server does not answer, or its clock did not step.
+    pub fn set_clock_offset(&self, seconds: i64) -> io::Result<()> {
+        self.write_clock(seconds)?;
+        match self.pid() {
+            Some(_) if !self.is_paused() => self.confirm_offset(seconds),
+            _ => Ok(()),
+        }
+    }
+
+    /// The server's own idea of the time, since 1970.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn time(&self) -> io::Result<Duration> {
+        let time = self.cli(&["TIME"])?;
+        let parts = time.split_once('\n');
+        parts
+            .and_then(|(seconds, micros)| {
+                let micros = Duration::from_micros(micros.parse().ok()?);
+                Some(Duration::from_secs(seconds.parse().ok()?) + micros)
+            })
+            .ok_or_else(|| io::Error::other(format!("not a TIME reply: {time}")))
+    }
+
+    /// Waits until TIME shows true time plus `seconds`.
+    ///
+    /// [`set_clock_offset`](Self::set_clock_offset) does it; only a step made during a pause has to be confirmed after
+    /// the resume. Valkey looks at the wall clock once a millisecond at most and counts on with the monotonic clock in
+    /// between, so the first answers after a step can still be old.
+    ///
+    /// # Errors
+    /// The server does not answer, or its clock is elsewhere.
+    pub fn confirm_offset(&self, seconds: i64) -> io::Result<()> {
+        let mut seen = Duration::ZERO;
+        poll(STEP_DEADLINE, || {
+            let earliest = true_time(seconds).saturating_sub(STEP_TOLERANCE);
+            seen = match self.time() {
+                Ok(time) => time,
+                Err(error) => return Some(Err(error)),
+            };
+            let latest = true_time(seconds) + STEP_TOLERANCE;
+            (earliest..=latest).contains(&seen).then_some(Ok(()))
+        })
+        .unwrap_or_else(|| {
+            Err(io::Error::other(format!(
+                "the server's clock should be at {:?} and is at {seen:?}",
+                true_time(seconds)
+            )))
+        })
+    }
+
+    fn write_clock(&self, seconds: i64) -> io::Result<()> {
+        // Renamed into place: the server must never read a file half written, which would be another time.
+        let new = self.dir().join("clock.new");
+        fs::write(&new, offset_line(seconds))?;
+        fs::rename(new, self.dir().join(CLOCK_FILE))
+    }
+}
+
+impl Deref for ValkeyServer {
+    type Target = RedisServer;
+
+    fn deref(&self) -> &RedisServer {
+        &self.server
+    }
+}
+
+/// Removes the names under which libfaketime shares its state between processes, if `pid` runs under it.
+///
+/// It would remove them itself on a clean exit only, and these servers are killed. A process that runs keeps what the
+/// names stood for.
+pub(super) fn unlink_shared_memory(pid: u32) {
+    for name in ["faketime_shm_", "sem.faketime_sem_"] {
+        // Not there for a server without libfaketime.
+        let _ = fs::remove_file(format!("/dev/shm/{name}{pid}"));
+    }
+}
+
+/// The true wall clock, plus `offset` seconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compares a real server's clock with the machine's"
+)]
+fn true_time(offset: i64) -> Duration {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let shift = Duration::from_secs(offset.unsigned_abs());
+    match offset {
+        0.. => now + shift,
+        _ => now.saturating_sub(shift),
+    }
+}
+
+fn offset_line(seconds: i64) -> String {
+    format!("{seconds:+}\n")
+}
+
+/// `LOCK_TEST_VALKEY`, or what `cargo xtask valkey` has put into the target directory this test was built in.
+fn find_valkey() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("LOCK_TEST_VALKEY") {
+        return Some(path.into());
+    }
+    let target_dir = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let test_binary = env::current_exe().ok();
+    let above = test_binary.iter().flat_map(|path| path.ancestors());
+    target_dir
+        .as_deref()
+        .into_iter()
+        .chain(above)
+        .filter_map(|dir| fs::read_dir(dir.join("test-servers")).ok())
+        .flat_map(|entries| entries.filter_map(Result::ok))
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("valkey-"))
+        .map(|entry| entry.path().join("valkey-server"))
+        .filter(|path| path.is_file())
+        // Several after the pin has moved: the newest fetch.
+        .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok())
+}
+
+/// Debian keeps the library in a directory named after the architecture.
+fn find_faketime() -> Option<PathBuf> {
+    fs::read_dir("/usr/lib")
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|arch| arch.path().join("faketime/libfaketimeMT.so.1"))
+        .chain([PathBuf::from("/usr/lib/faketime/libfaketimeMT.so.1")])
+        .find(|path| path.is_file())
+}
