@@ -108,6 +108,14 @@ pub fn command_words(message: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Whether a whole request is the command `name`, in any case.
+#[must_use]
+pub fn is_command(message: &[u8], name: &str) -> bool {
+    command_words(message)
+        .first()
+        .is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
+}
+
 /// Writes `words` as a request.
 #[must_use]
 pub fn encode_command(words: &[&str]) -> Vec<u8> {

@@ -22,5 +22,6 @@ mod valkey;
 
 pub use error::{StartError, missing_is_allowed};
 pub use monitor::Monitor;
+pub(crate) use port::free_port;
 pub use redis::{RedisBuilder, RedisServer};
 pub use valkey::ValkeyServer;

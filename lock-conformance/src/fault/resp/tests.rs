@@ -86,6 +86,8 @@ fn command_survives_encoding_and_splitting() {
         command_words(&message),
         words.map(|w| w.as_bytes().to_vec())
     );
+    assert!(is_command(&message, "set"));
+    assert!(!is_command(&message, "SETNX"));
     assert_eq!(
         command_words(b"ping  x\r\n"),
         [b"ping".to_vec(), b"x".to_vec()]

@@ -1,0 +1,58 @@
+//! What a proxy counts.
+
+use super::link::Link;
+use super::rules::{Replies, Rules};
+
+/// What has passed a [`Proxy`](super::Proxy), and what it holds right now.
+///
+/// Commands and replies are counted where RESP is spoken; on other connections only bytes are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections accepted from clients.
+    pub accepted: u64,
+    /// Connections that neither the client nor the proxy has closed.
+    pub open: u64,
+    /// Connections to the server that are open.
+    pub open_upstream: u64,
+    /// Commands forwarded to the server.
+    pub commands: u64,
+    /// Replies read from the server, pushes not counted, whatever became of them.
+    pub replies: u64,
+    /// Pushes read from the server (subscription confirmations not counted), whatever became of them.
+    pub pushes: u64,
+    /// Commands (or, without RESP, chunks) held now, those behind the matching one included.
+    pub held_requests: u64,
+    /// Replies (or, without RESP, chunks) held now.
+    pub held_replies: u64,
+    /// Replies thrown away because of `drop_replies`, or because the client was gone.
+    pub replies_dropped: u64,
+    /// Replies that came when the client had closed its connection.
+    pub late_replies: u64,
+    /// Pushes thrown away because of `drop_pushes`.
+    pub pushes_dropped: u64,
+    /// Bytes forwarded to the server.
+    pub bytes_up: u64,
+    /// Bytes forwarded to clients.
+    pub bytes_down: u64,
+}
+
+/// Adds to the running totals what only the connections know.
+pub(super) fn read<'a>(
+    totals: &Stats,
+    rules: &Rules,
+    links: impl Iterator<Item = &'a Link>,
+) -> Stats {
+    let mut stats = *totals;
+    for link in links {
+        stats.open += u64::from(link.client_is_there());
+        stats.open_upstream += u64::from(link.server_is_there());
+        if link.up.is_held() {
+            stats.held_requests += link.up.waiting();
+        }
+        if rules.replies == Replies::Hold {
+            stats.held_replies += link.down.waiting();
+        }
+    }
+    stats
+}
