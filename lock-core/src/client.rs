@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) default_ttl: Duration,
     pub(crate) keeper: Keeper,
     pub(crate) reaper: Reaper,
+    /// One clone for every waiter there is.
+    pub(crate) waiting: Arc<()>,
     lines: Mutex<HashMap<LockName, mpsc::UnboundedSender<Message>>>,
     /// How many lines there are, to wait for the last one.
     line_count: watch::Sender<usize>,
@@ -356,6 +358,7 @@ async fn connect_backend(
         default_ttl: options.ttl,
         keeper: Keeper::default(),
         reaper: Reaper::default(),
+        waiting: Arc::default(),
         lines: Mutex::default(),
         line_count: watch::Sender::new(0),
         closing: AtomicBool::new(false),

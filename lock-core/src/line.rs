@@ -59,6 +59,8 @@ pub(crate) struct Waiter {
     pub(crate) waits: bool,
     pub(crate) started: BootInstant,
     pub(crate) deadline: Option<BootInstant>,
+    /// Counts this waiter for as long as it exists.
+    pub(crate) _counted: Arc<()>,
     /// Keeps the client open for the guard to come.
     pub(crate) client: Arc<Client>,
     pub(crate) reply: oneshot::Sender<Result<Option<Guard>>>,

@@ -167,6 +167,7 @@ impl Locks {
         let shared = &self.client.shared;
         Stats {
             lines: shared.line_count(),
+            waiting: Arc::strong_count(&shared.waiting) - 1,
             holds: shared.keeper.len(),
             cleanups: shared.reaper.len(),
             tasks: shared.runtime.metrics().num_alive_tasks(),
@@ -196,6 +197,8 @@ impl fmt::Debug for Locks {
 pub struct Stats {
     /// Names that are held, waited for or being given back.
     pub lines: usize,
+    /// Calls that wait for a lock, in line here or in the backend's queue.
+    pub waiting: usize,
     /// Locks that are held.
     pub holds: usize,
     /// Nonces that are being cleaned up in the background.

@@ -150,6 +150,7 @@ impl Mutex {
             waits,
             started,
             deadline: wait.map(|wait| started + wait),
+            _counted: Arc::clone(&shared.waiting),
             client: Arc::clone(&self.client),
             reply,
         };

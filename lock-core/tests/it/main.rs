@@ -1,1 +1,10 @@
-//! Public API tests of lock-core.
+//! Public API tests of lock-core: its own mechanisms, over a backend that fails on demand.
+
+mod cancel;
+mod faulty;
+mod loss;
+mod outage;
+mod reentrancy;
+mod shutdown;
+mod threads;
+mod types;

@@ -1,0 +1,218 @@
+//! Requests and replies that are lost.
+
+use std::time::Duration;
+
+use lock_core::{ErrorKind, Released};
+
+use crate::faulty::{Fault, Faulty, at_rest, until};
+
+#[tokio::test]
+async fn lost_reply_of_a_try_is_indeterminate_and_cleaned_up() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    faulty.plan.next("try_acquire", &[Fault::ReplyLost]);
+    let error = locks.mutex("a").try_acquire().await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    assert_eq!(error.name().expect("named").as_str(), "a");
+    at_rest(&locks, &observer, "a").await;
+    assert!(
+        observer
+            .mutex("a")
+            .try_acquire()
+            .await
+            .expect("works")
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn silent_backend_is_indeterminate_after_the_operation_timeout() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    for fault in [Fault::Silent, Fault::BlackHole] {
+        faulty.plan.next("acquire", &[fault]);
+        let error = locks.mutex("a").acquire().await.expect_err("no answer");
+        assert_eq!(error.kind(), ErrorKind::Indeterminate);
+        at_rest(&locks, &observer, "a").await;
+    }
+}
+
+#[tokio::test]
+async fn acquire_whose_reply_was_lost_is_reconciled_and_tried_again_under_a_fresh_nonce() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    faulty.plan.next("acquire", &[Fault::ReplyLost]);
+    let guard = locks
+        .mutex("a")
+        .acquire()
+        .await
+        .expect("the second attempt is answered");
+    assert_eq!(faulty.plan.calls("acquire"), 2);
+    assert_eq!(
+        faulty.plan.calls("release"),
+        1,
+        "the first nonce was given up before"
+    );
+    assert_eq!(
+        observer.inspect("a").await.expect("answers").holders.len(),
+        1
+    );
+    assert_eq!(guard.release().await.expect("answers"), Released::Clean);
+    at_rest(&locks, &observer, "a").await;
+}
+
+#[tokio::test]
+async fn backend_that_is_never_reached_is_unavailable() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    faulty.plan.next("acquire", &[Fault::Unsent; 100]);
+    let error = locks.mutex("a").acquire().await.expect_err("unreachable");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    faulty.plan.next("try_acquire", &[Fault::Unsent]);
+    let error = locks
+        .mutex("a")
+        .try_acquire()
+        .await
+        .expect_err("unreachable");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        faulty.plan.calls("release"),
+        0,
+        "what was never sent needs no cleanup"
+    );
+}
+
+#[tokio::test]
+async fn bounded_wait_for_a_backend_that_never_answers_is_not_called_busy() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    faulty
+        .plan
+        .next("acquire", &[Fault::BlackHole, Fault::BlackHole]);
+    let wait = Duration::from_millis(50);
+    let mutex = locks.mutex("a");
+    let (first, behind) = tokio::join!(mutex.acquire_within(wait), mutex.acquire_within(wait));
+    assert_eq!(first.expect_err("no answer").kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        behind.expect_err("no answer").kind(),
+        ErrorKind::Unavailable
+    );
+    at_rest(&locks, &observer, "a").await;
+}
+
+#[tokio::test]
+async fn release_whose_reply_was_lost_is_repeated_and_clean() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    let guard = locks.mutex("a").acquire().await.expect("free");
+    faulty.plan.next("release", &[Fault::ReplyLost]);
+    assert_eq!(guard.release().await.expect("answers"), Released::Clean);
+    assert_eq!(faulty.plan.calls("release"), 2);
+    at_rest(&locks, &observer, "a").await;
+}
+
+#[tokio::test]
+async fn release_without_an_answer_says_when_the_lock_is_free_and_goes_on_in_the_background() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    let guard = locks.mutex("a").acquire().await.expect("free");
+    faulty
+        .plan
+        .next("release", &[Fault::BlackHole, Fault::BlackHole]);
+    let released = guard.release().await.expect("answers");
+    assert!(matches!(released, Released::Unknown { .. }), "{released:?}");
+    at_rest(&locks, &observer, "a").await;
+}
+
+#[tokio::test]
+async fn pass_whose_reply_was_lost_leaves_no_ghost_and_the_next_in_line_gets_the_lock() {
+    for fault in [
+        Fault::ReplyLost,
+        Fault::Silent,
+        Fault::BlackHole,
+        Fault::Unsent,
+    ] {
+        let faulty = Faulty::new();
+        let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+        let first = locks.mutex("a").acquire().await.expect("free");
+        let token = first.token();
+        let next = tokio::spawn({
+            let locks = locks.clone();
+            async move { locks.mutex("a").acquire().await }
+        });
+        until("the second task stands in line", || async {
+            next_in_line(&locks)
+        })
+        .await;
+        faulty.plan.next("pass", &[fault]);
+        first.release().await.expect("answers");
+        let second = next.await.expect("no panic").expect("granted");
+        assert!(second.token() > token);
+        drop(second);
+        at_rest(&locks, &observer, "a").await;
+        assert_eq!(
+            faulty.plan.calls("pass"),
+            1,
+            "{fault:?}: a pass is never repeated"
+        );
+    }
+}
+
+/// Whether the task that was just spawned has been polled: it has one more handle to the client.
+fn next_in_line(locks: &lock_core::Locks) -> bool {
+    locks.stats().waiting == 1
+}
+
+#[tokio::test]
+async fn replace_whose_reply_was_lost_leaves_no_ghost_and_the_next_in_line_gets_the_lock() {
+    for fault in [
+        Fault::ReplyLost,
+        Fault::Silent,
+        Fault::BlackHole,
+        Fault::Unsent,
+    ] {
+        let faulty = Faulty::new();
+        let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+        let held = observer.mutex("a").acquire().await.expect("free");
+        let ask = || {
+            let locks = locks.clone();
+            tokio::spawn(async move { locks.mutex("a").acquire().await })
+        };
+        let cancelled = ask();
+        until("the first waits at the backend", || async {
+            observer.inspect("a").await.expect("answers").waiters.len() == 1
+        })
+        .await;
+        let behind = ask();
+        until("the second stands in line", || async {
+            locks.stats().waiting == 2
+        })
+        .await;
+        faulty.plan.next("replace", &[fault]);
+        cancelled.abort();
+        until("the replacement was tried", || async {
+            faulty.plan.calls("replace") == 1
+        })
+        .await;
+        drop(held);
+        drop(behind.await.expect("no panic").expect("granted"));
+        at_rest(&locks, &observer, "a").await;
+    }
+}
+
+#[tokio::test]
+async fn failed_renewals_do_not_lose_the_lock_as_long_as_one_comes_through() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    faulty
+        .plan
+        .next("renew", &[Fault::Unsent, Fault::ReplyLost, Fault::Unsent]);
+    let ttl = Duration::from_millis(600);
+    let guard = locks.mutex("a").ttl(ttl).acquire().await.expect("free");
+    until("five renewals", || async {
+        faulty.plan.calls("renew") >= 5
+    })
+    .await;
+    guard.check().expect("still held");
+    assert_eq!(guard.release().await.expect("answers"), Released::Clean);
+}
