@@ -1,0 +1,21 @@
+-- Takes the lock from the holder that has exactly this token, and tells it.
+--
+-- KEYS     l q w
+-- ARGV[4]  token
+-- Answers  1 when it was held with this token, else 0
+
+local lock, err = open(KEYS[1], KEYS[2], KEYS[3], false)
+if not lock then
+  return err
+end
+
+local broken = 0
+if lock.live and lock.token == tonumber(ARGV[4]) then
+  redis.call('PUBLISH', lock.inbox, table.concat({ 'broken', lock.holder, whole(lock.token) }, '\t'))
+  lock.live = false
+  broken = 1
+end
+if not lock.live then
+  settle(lock, nil)
+end
+return broken

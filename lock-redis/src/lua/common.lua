@@ -1,0 +1,256 @@
+-- Shared by all scripts: each of them is this text, followed by its own file.
+--
+-- The script that uses it is called with
+--   KEYS     three for each lock (l, q, w), then what the script says
+--   ARGV[1]  floor: every new token is larger
+--   ARGV[2]  retention: ms for which the last token outlives the hold
+--   ARGV[3]  claim: ms of a hand-off's lease
+--   ARGV[4]… what the script says
+--
+-- Rules that every script keeps:
+--   * TIME is asked once. Everything inside is in microseconds of the server.
+--   * All keys are read before the first write, with commands that refuse a key of another type.
+--   * The first write is never one that a full memory refuses, where the script frees something or
+--     keeps something alive: once a script has written, Redis lets it finish.
+--   * Every key that is written gets a TTL.
+
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local floor, retention, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+
+-- The largest number up to which a double, and so Lua, counts in ones.
+local LARGEST_TOKEN = 9007199254740991
+-- Place renewals: the period in ms at the head of the queue, and far behind.
+local PERIOD_BEHIND = 5000
+-- How long a waiter's keys outlive the last lease in them, in ms.
+local GRACE = 1000
+-- How many entries one request sweeps at most.
+local SWEEP = 8
+
+-- tostring() would print 1.7900000000000e+15.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- Reads a lock. Answers nil and the error when one of its keys is of another type.
+-- `queueing`: the caller is going to write into the queue.
+local function open(l, q, w, queueing)
+  local field = redis.pcall('HMGET', l, 'last', 'holder', 'token', 'expires', 'lease', 'provisional', 'inbox')
+  if field.err then
+    return nil, field
+  end
+  local depth = redis.pcall('ZCARD', q)
+  if type(depth) == 'table' then
+    return nil, depth
+  end
+  if queueing or depth > 0 then
+    local waiters = redis.pcall('HLEN', w)
+    if type(waiters) == 'table' then
+      return nil, waiters
+    end
+  end
+  local lock = { l = l, q = q, w = w, depth = depth, last = tonumber(field[1]) or 0, live = false }
+  if field[2] then
+    lock.holder = field[2]
+    lock.token = tonumber(field[3]) or 0
+    lock.expires = tonumber(field[4]) or 0
+    lock.lease = tonumber(field[5]) or 0
+    lock.provisional = field[6] == '1'
+    lock.inbox = field[7]
+    -- A server's clock that was set back must not lengthen a lease. The earlier end is stored:
+    -- otherwise it would be moved again at each look.
+    local latest = now + lock.lease * 1000
+    if lock.expires > latest then
+      lock.expires = latest
+      redis.call('PEXPIRE', l, whole(lock.lease + retention))
+      redis.call('HSET', l, 'expires', whole(latest))
+    end
+    lock.live = lock.expires > now
+  end
+  return lock
+end
+
+-- Gives the lock to `nonce` for `lease` ms. `who` is what is known of its client.
+local function grant(lock, nonce, who, lease, provisional)
+  local token = math.max(lock.last + 1, now, floor + 1, (who.floor or 0) + 1)
+  if token > LARGEST_TOKEN then
+    error('fencing tokens are used up')
+  end
+  lock.holder, lock.token, lock.last, lock.live = nonce, token, token, true
+  lock.lease, lock.expires, lock.provisional = lease, now + lease * 1000, provisional
+  redis.call('HSET', lock.l,
+    'last', whole(token), 'holder', nonce, 'token', whole(token),
+    'expires', whole(lock.expires), 'lease', whole(lease), 'ttl', whole(who.ttl),
+    'since', whole(now), 'provisional', provisional and '1' or '0',
+    'inbox', who.inbox, 'identity', who.identity)
+  redis.call('PEXPIRE', lock.l, whole(lease + retention))
+end
+
+-- Forgets the holder; the last token stays for a while.
+local function clear(lock)
+  redis.call('HDEL', lock.l, 'holder', 'token', 'expires', 'lease', 'ttl', 'since', 'provisional',
+    'inbox', 'identity')
+  redis.call('PEXPIRE', lock.l, whole(retention))
+  lock.holder, lock.live = nil, false
+end
+
+-- Starts the lease of the holder again.
+local function extend(lock, lease, provisional)
+  -- First what no full memory refuses.
+  redis.call('PEXPIRE', lock.l, whole(lease + retention))
+  lock.lease, lock.expires, lock.provisional = lease, now + lease * 1000, provisional
+  redis.call('HSET', lock.l, 'expires', whole(lock.expires), 'lease', whole(lease),
+    'provisional', provisional and '1' or '0')
+end
+
+-- A waiter's record: end of its lease (us), length of its lease, claim window, ttl (ms), token
+-- floor, beginning of its wait (us), inbox, identity. No part of it contains a tab.
+local function pack(who)
+  return table.concat({ whole(who.ends), whole(who.lease), whole(who.window), whole(who.ttl),
+    whole(who.floor), whole(who.since), who.inbox, who.identity }, '\t')
+end
+
+local function unpack_waiter(text)
+  local ends, lease, window, ttl, least, since, inbox, identity =
+    string.match(text, '^(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t([^\t]*)\t(.*)$')
+  if not ends then
+    return nil
+  end
+  return { ends = tonumber(ends), lease = tonumber(lease), window = tonumber(window),
+    ttl = tonumber(ttl), floor = tonumber(least), since = tonumber(since), inbox = inbox,
+    identity = identity }
+end
+
+local function waiter(lock, nonce)
+  local text = redis.call('HGET', lock.w, nonce)
+  return text and unpack_waiter(text)
+end
+
+-- Makes the script one that has written, which a full memory does not stop any more.
+local function begin(lock)
+  redis.call('ZREM', lock.q, '')
+end
+
+local function remove(lock, nonce)
+  local before = lock.depth
+  lock.depth = before - redis.call('ZREM', lock.q, nonce)
+  -- Without a queue, w was not looked at and may be of any type.
+  if before > 0 then
+    redis.call('HDEL', lock.w, nonce)
+  end
+end
+
+-- Removes a waiter whose lease has ended; answers whether it did.
+local function sweep(lock, nonce)
+  local who = waiter(lock, nonce)
+  if who then
+    local latest = now + who.lease * 1000
+    if who.ends > latest then
+      -- The clock was set back; see open().
+      who.ends = latest
+      redis.call('HSET', lock.w, nonce, pack(who))
+    end
+    if who.ends > now then
+      return false
+    end
+  end
+  remove(lock, nonce)
+  return true
+end
+
+-- How often, in ms, a waiter at this place is to renew it.
+local function period(place)
+  local head = math.min(math.floor(claim / 4), 500)
+  if place <= 2 then
+    return head
+  end
+  return math.min(math.floor(head * place / 2), math.max(head, PERIOD_BEHIND))
+end
+
+-- Starts the lease of a waiter that stands in the queue again, and answers what it is told:
+-- its place, the server's time, what is left of the holder's lease (us), when to ask again (ms).
+local function queued(lock, nonce, who)
+  local place = redis.call('ZRANK', lock.q, nonce) + 1
+  local again = period(place)
+  who.lease = math.max(claim, 4 * again)
+  who.ends = now + who.lease * 1000
+  redis.call('HSET', lock.w, nonce, pack(who))
+  for _, key in ipairs({ lock.q, lock.w }) do
+    if redis.call('PTTL', key) < who.lease + GRACE then
+      redis.call('PEXPIRE', key, whole(who.lease + GRACE))
+    end
+  end
+  local left = lock.live and lock.expires - now or 0
+  if place == 1 and lock.live then
+    again = math.min(again, math.ceil(left / 1000) + 2)
+  end
+  return { 'queued', place, now, left, again }
+end
+
+-- Puts a claim at the end of the queue, or at `score`. One that stands there keeps its place.
+local function enqueue(lock, nonce, who, score)
+  if not redis.call('ZSCORE', lock.q, nonce) then
+    while not score do
+      local tail = redis.call('ZREVRANGE', lock.q, 0, 0, 'WITHSCORES')
+      if not tail[1] then
+        score = 1
+      elseif not sweep(lock, tail[1]) then
+        score = tonumber(tail[2]) + 1
+      end
+    end
+    lock.depth = lock.depth + redis.call('ZADD', lock.q, whole(score), nonce)
+  end
+  return queued(lock, nonce, who)
+end
+
+-- Hands a lock that nobody holds to the first waiter that is still there, and answers its nonce.
+-- The caller's own claim is told by the reply and gets its whole TTL; another's is told by a push,
+-- and has a claim window to show that it heard.
+local function promote(lock, own)
+  if lock.depth > 0 then
+    begin(lock)
+  end
+  while lock.depth > 0 do
+    local nonce = redis.call('ZRANGE', lock.q, 0, 0)[1]
+    if not nonce then
+      break
+    end
+    local who = waiter(lock, nonce)
+    if who and nonce == own then
+      grant(lock, nonce, who, who.ttl, false)
+      remove(lock, nonce)
+      return nonce
+    elseif who and who.ends > now then
+      grant(lock, nonce, who, who.window, true)
+      remove(lock, nonce)
+      redis.call('PUBLISH', who.inbox,
+        table.concat({ 'granted', nonce, whole(lock.token), whole(lock.lease * 1000), whole(now) }, '\t'))
+      return nonce
+    end
+    remove(lock, nonce)
+  end
+  return nil
+end
+
+-- For a lock without a live holder: the next waiter, or nobody. Answers who was promoted.
+local function settle(lock, own)
+  local heir = promote(lock, own)
+  if not heir and lock.holder then
+    clear(lock)
+  end
+  return heir
+end
+
+-- What the holder is told: its token, what is left (us), and whether it is to confirm a hand-off.
+local function granted(lock)
+  return { 'granted', lock.token, lock.expires - now, lock.provisional and 1 or 0 }
+end
+
+-- What a caller is told that turns out to hold the lock. It shows by asking that it is there, so
+-- the claim window of a hand-off whose push it did not get starts again.
+local function found(lock)
+  if lock.provisional then
+    extend(lock, lock.lease, true)
+  end
+  return granted(lock)
+end
