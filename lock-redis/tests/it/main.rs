@@ -1,0 +1,6 @@
+//! Tests against real servers, started for one test each; faults by the proxy in front of them.
+
+mod fixture;
+
+mod cycle;
+mod handoff;
