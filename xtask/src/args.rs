@@ -1,0 +1,31 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Project automation.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Installs missing test servers, then runs every check: format, lints, tests, features, docs, an example
+    Test(TestArgs),
+    /// What CI runs: the same as `test`
+    Ci,
+    /// Fetches the pinned Valkey that clock tests use, and prints where it is
+    Valkey,
+}
+
+#[derive(ClapArgs, Clone, Debug, Default)]
+pub(crate) struct TestArgs {
+    /// Run the full tier of the conformance suite, not only the fast one
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Install and fetch nothing; a missing server then fails its tests
+    #[arg(long)]
+    pub(crate) skip_install: bool,
+}

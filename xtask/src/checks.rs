@@ -1,0 +1,113 @@
+//! What `cargo xtask test` checks, in order: the cheap before the dear, and nothing after a failure.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, iter};
+
+use anyhow::Result;
+
+use crate::args::TestArgs;
+use crate::steps::{self, Steps};
+use crate::workspace::Workspace;
+use crate::{install, valkey};
+
+const FACADE: &str = "distlock";
+
+pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> Result<()> {
+    let valkey = match args.skip_install {
+        true => None,
+        false => servers(workspace, steps)?,
+    };
+    steps.command(
+        "format",
+        &mut workspace.cargo(["fmt", "--all", "--", "--check"]),
+    )?;
+    steps.command(
+        "lints",
+        &mut workspace.cargo(words(
+            "clippy --workspace --all-targets --all-features -- -D warnings",
+        )),
+    )?;
+    tests(workspace, args, valkey, steps)?;
+    features(workspace, steps)?;
+    steps.command(
+        "docs",
+        workspace
+            .cargo(words("doc --workspace --no-deps --all-features"))
+            .env("RUSTDOCFLAGS", "-Dwarnings"),
+    )?;
+    example(workspace, steps)
+}
+
+/// Makes the servers the tests need available; gives the Valkey if there is one.
+fn servers(workspace: &Workspace, steps: &mut Steps) -> Result<Option<PathBuf>> {
+    steps.run("install missing servers", |_| {
+        install::missing(&install::SERVERS)
+    })?;
+    if let Some(own) = env::var_os("LOCK_TEST_VALKEY") {
+        return Ok(Some(own.into()));
+    }
+    steps.run("fetch Valkey", |_| match valkey::fetch(workspace) {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if valkey_may_be_missing() => {
+            println!("    going on without, as LOCK_TEST_ALLOW_MISSING says: {error:#}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    })
+}
+
+fn valkey_may_be_missing() -> bool {
+    let allowed = env::var("LOCK_TEST_ALLOW_MISSING").unwrap_or_default();
+    allowed.split(',').any(|name| name.trim() == "valkey")
+}
+
+/// Unit tests, `tests/it`, the conformance suite and doc tests.
+fn tests(
+    workspace: &Workspace,
+    args: &TestArgs,
+    valkey: Option<PathBuf>,
+    steps: &mut Steps,
+) -> Result<()> {
+    // One failing binary must not hide what the others would say.
+    let mut command = workspace.cargo(words("test --workspace --all-features --no-fail-fast"));
+    if args.full {
+        command.env("LOCK_TEST_TIER", "full");
+    }
+    if let Some(valkey) = valkey {
+        command.env("LOCK_TEST_VALKEY", valkey);
+    }
+    steps.run("tests", |tally| steps::run_tests(&mut command, tally))
+}
+
+/// The facade with no feature, and with each one alone.
+fn features(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let features = workspace.features(FACADE)?;
+    let alone = features.iter().map(Some);
+    for feature in iter::once(None).chain(alone) {
+        let mut command = workspace.cargo(["check", "-p", FACADE, "--no-default-features"]);
+        let name = match feature {
+            None => "no feature".to_owned(),
+            Some(feature) => {
+                command.args(["--features", feature]);
+                format!("feature {feature} alone")
+            }
+        };
+        steps.command(&name, &mut command)?;
+    }
+    Ok(())
+}
+
+/// The release build, and a program that uses the whole of it without a server.
+fn example(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    steps.run("example flash_sale", |_| {
+        steps::run(&mut workspace.cargo(words(
+            "build --release -p distlock-examples --example flash_sale",
+        )))?;
+        steps::run(&mut Command::new(workspace.release_example("flash_sale")))
+    })
+}
+
+fn words(line: &str) -> std::str::Split<'_, char> {
+    line.split(' ')
+}

@@ -1,0 +1,119 @@
+//! Where things are, as cargo tells it, and how cargo is called.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::{env, path};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// The workspace this tool belongs to.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+    metadata: Value,
+}
+
+impl Workspace {
+    /// Asks cargo.
+    pub(crate) fn load() -> Result<Workspace> {
+        let output = cargo_command()
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cargo metadata")?;
+        ensure!(output.status.success(), "cargo metadata: {}", output.status);
+        let metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let dir = |key: &str| {
+            let dir = metadata[key].as_str().map(PathBuf::from);
+            dir.with_context(|| format!("cargo metadata gives no {key}"))
+        };
+        Ok(Workspace {
+            root: dir("workspace_root")?,
+            target: dir("target_directory")?,
+            metadata,
+        })
+    }
+
+    /// A call of cargo in the root of the workspace.
+    pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = cargo_command();
+        command
+            .args(args)
+            .current_dir(&self.root)
+            // Said in full: a relative one was relative to where this tool was called.
+            .env("CARGO_TARGET_DIR", &self.target);
+        command
+    }
+
+    /// An example built with `--release`.
+    pub(crate) fn release_example(&self, name: &str) -> PathBuf {
+        let file = format!("{name}{}", env::consts::EXE_SUFFIX);
+        [
+            self.target.as_path(),
+            "release/examples".as_ref(),
+            file.as_ref(),
+        ]
+        .iter()
+        .collect()
+    }
+
+    /// Where fetched test servers are kept. `lock-conformance` looks there too.
+    pub(crate) fn test_servers(&self) -> PathBuf {
+        self.target.join("test-servers")
+    }
+
+    /// The features of a package, `default` aside.
+    pub(crate) fn features(&self, package: &str) -> Result<Vec<String>> {
+        let packages = self.metadata["packages"].as_array();
+        let package = packages
+            .into_iter()
+            .flatten()
+            .find(|candidate| candidate["name"] == package)
+            .with_context(|| format!("there is no package {package}"))?;
+        let features = package["features"].as_object();
+        Ok(features
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone())
+            .filter(|name| name != "default")
+            .collect())
+    }
+}
+
+/// Cargo itself, without what `cargo run` has put into this tool's environment: some build scripts watch those
+/// variables, and would build again each time a call comes from here and not from a shell.
+fn cargo_command() -> Command {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_about_this_package) {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn is_about_this_package(variable: &str) -> bool {
+    [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+    ]
+    .iter()
+    .any(|prefix| variable.starts_with(prefix))
+        || variable == "CARGO_PRIMARY_PACKAGE"
+}
+
+/// Looks for a program as a shell does.
+pub(crate) fn is_on_path(program: &str) -> bool {
+    env::var_os("PATH")
+        .iter()
+        .flat_map(env::split_paths)
+        .map(|dir| dir.join(program))
+        .any(|file: path::PathBuf| file.is_file())
+}
