@@ -1,12 +1,14 @@
 //! The cases, one module for each rule of the contract.
 
 mod exclusion;
+mod fencing;
 mod prelude;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 1] = [
+const RULES: [&[Case]; 2] = [
     exclusion::CASES,
+    fencing::CASES,
 ];
 
 const COUNT: usize = {
