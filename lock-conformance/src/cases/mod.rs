@@ -3,12 +3,14 @@
 mod exclusion;
 mod fencing;
 mod prelude;
+mod validity;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 2] = [
+const RULES: [&[Case]; 3] = [
     exclusion::CASES,
     fencing::CASES,
+    validity::CASES,
 ];
 
 const COUNT: usize = {
