@@ -2,15 +2,17 @@
 
 mod exclusion;
 mod fencing;
+mod loss;
 mod prelude;
 mod validity;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 3] = [
+const RULES: [&[Case]; 4] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
+    loss::CASES,
 ];
 
 const COUNT: usize = {
