@@ -3,16 +3,18 @@
 mod exclusion;
 mod fencing;
 mod loss;
+mod ownership;
 mod prelude;
 mod validity;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 4] = [
+const RULES: [&[Case]; 5] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
     loss::CASES,
+    ownership::CASES,
 ];
 
 const COUNT: usize = {
