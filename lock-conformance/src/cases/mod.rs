@@ -1,6 +1,7 @@
 //! The cases, one module for each rule of the contract.
 
 mod exclusion;
+mod expiry;
 mod fencing;
 mod loss;
 mod ownership;
@@ -9,12 +10,13 @@ mod validity;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 5] = [
+const RULES: [&[Case]; 6] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
     loss::CASES,
     ownership::CASES,
+    expiry::CASES,
 ];
 
 const COUNT: usize = {
