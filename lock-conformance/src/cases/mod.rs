@@ -7,16 +7,18 @@ mod loss;
 mod ownership;
 mod prelude;
 mod validity;
+mod waiting;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 6] = [
+const RULES: [&[Case]; 7] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
     loss::CASES,
     ownership::CASES,
     expiry::CASES,
+    waiting::CASES,
 ];
 
 const COUNT: usize = {
