@@ -1,5 +1,6 @@
 //! The cases, one module for each rule of the contract.
 
+mod cancel;
 mod exclusion;
 mod expiry;
 mod fencing;
@@ -11,7 +12,7 @@ mod waiting;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 7] = [
+const RULES: [&[Case]; 8] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
@@ -19,6 +20,7 @@ const RULES: [&[Case]; 7] = [
     ownership::CASES,
     expiry::CASES,
     waiting::CASES,
+    cancel::CASES,
 ];
 
 const COUNT: usize = {
