@@ -1,5 +1,6 @@
 //! The cases, one module for each rule of the contract.
 
+mod bounds;
 mod cancel;
 mod exclusion;
 mod expiry;
@@ -12,7 +13,7 @@ mod waiting;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 8] = [
+const RULES: [&[Case]; 9] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
@@ -21,6 +22,7 @@ const RULES: [&[Case]; 8] = [
     expiry::CASES,
     waiting::CASES,
     cancel::CASES,
+    bounds::CASES,
 ];
 
 const COUNT: usize = {
