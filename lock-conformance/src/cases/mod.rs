@@ -6,6 +6,7 @@ mod exclusion;
 mod expiry;
 mod fencing;
 mod loss;
+mod names;
 mod ownership;
 mod prelude;
 mod validity;
@@ -13,7 +14,7 @@ mod waiting;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 9] = [
+const RULES: [&[Case]; 10] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
@@ -23,6 +24,7 @@ const RULES: [&[Case]; 9] = [
     waiting::CASES,
     cancel::CASES,
     bounds::CASES,
+    names::CASES,
 ];
 
 const COUNT: usize = {
