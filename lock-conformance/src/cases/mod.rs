@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cancel;
+mod capability;
 mod exclusion;
 mod expiry;
 mod fencing;
@@ -14,7 +15,7 @@ mod waiting;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 10] = [
+const RULES: [&[Case]; 11] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
@@ -25,6 +26,7 @@ const RULES: [&[Case]; 10] = [
     cancel::CASES,
     bounds::CASES,
     names::CASES,
+    capability::CASES,
 ];
 
 const COUNT: usize = {
