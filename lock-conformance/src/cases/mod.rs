@@ -6,6 +6,7 @@ mod capability;
 mod exclusion;
 mod expiry;
 mod fencing;
+mod leaks;
 mod loss;
 mod names;
 mod ownership;
@@ -15,7 +16,7 @@ mod waiting;
 
 use crate::case::Case;
 
-const RULES: [&[Case]; 11] = [
+const RULES: [&[Case]; 12] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
@@ -27,6 +28,7 @@ const RULES: [&[Case]; 11] = [
     bounds::CASES,
     names::CASES,
     capability::CASES,
+    leaks::CASES,
 ];
 
 const COUNT: usize = {
