@@ -1,8 +1,57 @@
-//! Under construction.
+//! The suite that tells whether a distlock backend keeps the contract.
+//!
+//! For the author of a backend it takes one file, `tests/conformance.rs`:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use lock_conformance::{Arena, Case, Harness, Missing, Pace};
+//!
+//! struct Mine;
+//!
+//! impl Harness for Mine {
+//!     fn name(&self) -> &str { "mine" }
+//!     fn pace(&self) -> Pace { Pace::new(Duration::from_millis(500)) }
+//!     fn arena(&self, _: &Case) -> Result<Arena, Missing> {
+//!         let store = lock_core::MemoryStore::new(); // a place where no other case is met
+//!         Ok(Arena::new(move || Box::new(store.clone())))
+//!     }
+//! }
+//!
+//! lock_conformance::main!(Mine);
+//! ```
+//!
+//! and its entry in the manifest: `[[test]] name = "conformance"`, `harness = false`. `cargo test`
+//! then runs every case that needs no fault. A harness that also knows how to kill its server, to drop
+//! a reply or to reach the backend from another process ([`Harness::supports`],
+//! [`Harness::crosses_processes`]) is given the cases for that.
+//!
+//! * [`Harness`], [`Arena`], [`Faults`]: what a backend's author writes.
+//! * [`CASES`]: what is tested, one [`Case`] for each sentence, numbered by the rule it belongs to.
+//! * [`history`]: what clients saw, and what must be true of it.
+//! * [`resource`], [`worker`]: a counter behind a fence, and the processes that fight over it.
+//!
+//! `LOCK_TEST_TIER=full` runs the long cases too. A case that fails prints what was seen and the
+//! command that runs it again. Running no case at all is a failure.
 
+mod case;
+mod cases;
 #[cfg(feature = "servers")]
 pub mod fault;
+mod harness;
+pub mod history;
+pub mod resource;
+mod runner;
 #[cfg(feature = "servers")]
 pub mod servers;
+mod stand;
 #[cfg(feature = "servers")]
 mod wait;
+pub mod worker;
+
+pub use crate::case::{CASES, Case, Failure, Need, Outcome, Tier};
+pub use crate::harness::{
+    Arena, Connector, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace,
+};
+pub use crate::runner::{CaseResult, Ending, Report, run, run_as_test};
+pub use crate::stand::Stand;
+pub use lock_core::async_trait;

@@ -1,0 +1,399 @@
+//! What the author of a backend hands to the suite.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use lock_core::{ClientOptions, Connect};
+
+use crate::case::Case;
+
+/// A backend under test: how to reach it, how fast it is, what it does not promise.
+///
+/// One harness serves the whole run; each case gets an [`Arena`] of its own. A harness should be
+/// cheap to make: the same program is also every worker process, and starts no server there.
+pub trait Harness: Send + Sync + 'static {
+    /// The backend, as the report calls it.
+    fn name(&self) -> &str;
+
+    /// How short leases may be here.
+    fn pace(&self) -> Pace;
+
+    /// A place for one case, where no other case of this run is met: a fresh store, a server of its
+    /// own, or a shared server under a prefix of its own.
+    ///
+    /// # Errors
+    /// [`Missing`] when a server is not installed or does not answer.
+    fn arena(&self, case: &Case) -> Result<Arena, Missing>;
+
+    /// The cases this backend is known not to pass, each with its reason. They are reported, never
+    /// silently skipped. Defaults to none.
+    fn deviations(&self) -> &[Deviation] {
+        &[]
+    }
+
+    /// Whether arenas of this harness can break things in this way. Defaults to no.
+    fn supports(&self, fault: Fault) -> bool {
+        let _ = fault;
+        false
+    }
+
+    /// Whether worker processes can reach the backend: then [`Arena::with_spec`] has been called, and
+    /// [`connector`](Self::connector) reads it. Defaults to no.
+    fn crosses_processes(&self) -> bool {
+        false
+    }
+
+    /// In a worker process: the connector of the arena with this spec. Defaults to none.
+    fn connector(&self, spec: &str) -> Option<Box<dyn Connect>> {
+        let _ = spec;
+        None
+    }
+}
+
+/// How fast a backend can be driven.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The shortest TTL that a healthy client on a busy machine keeps up with.
+    pub ttl: Duration,
+    /// What the suite adds to every upper bound for scheduling and the network.
+    pub slack: Duration,
+    /// The operation timeout that clients of the suite use.
+    pub op_timeout: Duration,
+}
+
+impl Pace {
+    /// A pace with TTLs of `ttl`, half a second of slack and an operation timeout of 2 s.
+    #[must_use]
+    pub const fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            slack: Duration::from_millis(500),
+            op_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A case that a backend is known not to pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Deviation {
+    /// The case, such as `"R7.02"`.
+    pub case: &'static str,
+    /// What is not promised, and where that is documented.
+    pub reason: &'static str,
+}
+
+/// Why a case has no arena.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// What is not there and how to get it.
+    pub what: String,
+    /// Whether whoever runs the suite has allowed it to be missing.
+    pub allowed: bool,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+impl From<io::Error> for Missing {
+    fn from(error: io::Error) -> Self {
+        Self {
+            what: error.to_string(),
+            allowed: false,
+        }
+    }
+}
+
+/// Makes connectors. Every connector connects anew each time it is asked to.
+pub type Connector = Arc<dyn Fn() -> Box<dyn Connect> + Send + Sync>;
+
+/// Where one case runs.
+#[derive(Clone)]
+pub struct Arena {
+    pub(crate) connector: Connector,
+    pub(crate) proxied: Option<Connector>,
+    pub(crate) options: ClientOptions,
+    pub(crate) spec: Option<String>,
+    pub(crate) faults: Option<Arc<dyn Faults>>,
+    _keep: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Arena {
+    /// An arena whose clients connect with what `connector` makes.
+    #[must_use]
+    pub fn new(connector: impl Fn() -> Box<dyn Connect> + Send + Sync + 'static) -> Self {
+        Self {
+            connector: Arc::new(connector),
+            proxied: None,
+            options: ClientOptions::default(),
+            spec: None,
+            faults: None,
+            _keep: None,
+        }
+    }
+
+    /// Also reaches the backend through a proxy that the arena's faults act on.
+    #[must_use]
+    pub fn with_proxied(
+        mut self,
+        connector: impl Fn() -> Box<dyn Connect> + Send + Sync + 'static,
+    ) -> Self {
+        self.proxied = Some(Arc::new(connector));
+        self
+    }
+
+    /// What clients are opened with; the suite sets the operation timeout by itself. Defaults to the
+    /// defaults.
+    #[must_use]
+    pub fn with_options(mut self, options: ClientOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How a worker process finds this arena, for [`Harness::connector`].
+    #[must_use]
+    pub fn with_spec(mut self, spec: impl Into<String>) -> Self {
+        self.spec = Some(spec.into());
+        self
+    }
+
+    /// What can be broken here.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Arc<dyn Faults>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Keeps `value`, such as a server, until the case is over.
+    #[must_use]
+    pub fn keeping(mut self, value: impl Any + Send + Sync) -> Self {
+        self._keep = Some(Arc::new(value));
+        self
+    }
+}
+
+/// A way to break things, or to look behind the backend's back.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// [`Faults::kill_server`] and [`Faults::restart_server`].
+    Kill,
+    /// [`Faults::wipe`].
+    Wipe,
+    /// [`Faults::pause_server`] and [`Faults::resume_server`].
+    Pause,
+    /// [`Faults::flush_scripts`].
+    FlushScripts,
+    /// [`Faults::step_clock`].
+    StepClock,
+    /// [`Faults::cut`].
+    Cut,
+    /// [`Faults::black_hole`].
+    BlackHole,
+    /// [`Faults::hold_replies`].
+    HoldReplies,
+    /// [`Faults::drop_replies`].
+    DropReplies,
+    /// [`Faults::drop_pushes`].
+    DropPushes,
+    /// [`Faults::hold_next_request`].
+    HoldRequest,
+    /// [`Faults::records`] and [`Faults::unbounded_records`].
+    Records,
+    /// [`Faults::commands_during`], [`Faults::scripts`] and [`Faults::connections`].
+    Count,
+    /// [`Faults::wrong_credentials`].
+    WrongCredentials,
+    /// [`Faults::obstruct`].
+    Obstruct,
+}
+
+impl Fault {
+    /// What a report says is missing.
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::Kill => "killing and restarting the server",
+            Self::Wipe => "making the server lose its data",
+            Self::Pause => "stopping and continuing the server",
+            Self::FlushScripts => "making the server forget its scripts",
+            Self::StepClock => "stepping the server's clock",
+            Self::Cut => "cutting connections",
+            Self::BlackHole => "a connection on which nothing arrives",
+            Self::HoldReplies => "holding replies back",
+            Self::DropReplies => "dropping replies",
+            Self::DropPushes => "dropping notifications",
+            Self::HoldRequest => "holding a request back and delivering it later",
+            Self::Records => "looking at the backend's own records",
+            Self::Count => "counting commands at the server",
+            Self::WrongCredentials => "connecting with wrong credentials",
+            Self::Obstruct => "putting something else where a lock would be",
+        }
+    }
+}
+
+/// The faults of one arena. Every method is optional: [`Harness::supports`] says which there are, and
+/// the suite calls no other.
+///
+/// Faults of the connection act on connections made through [`Arena::with_proxied`] and on no other.
+#[async_trait]
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "each of them fails when the fault cannot be put in place, and the case with it"
+)]
+pub trait Faults: Send + Sync + 'static {
+    /// Kills the server at once, as a power cut would.
+    async fn kill_server(&self) -> io::Result<()> {
+        absent(Fault::Kill)
+    }
+
+    /// Starts a killed server again, on the same address, with what it had stored.
+    async fn restart_server(&self) -> io::Result<()> {
+        absent(Fault::Kill)
+    }
+
+    /// Makes the server forget every lock, as a failover to an empty replica would.
+    async fn wipe(&self) -> io::Result<()> {
+        absent(Fault::Wipe)
+    }
+
+    /// Stops the server in its tracks: connections stay open, nothing is answered.
+    async fn pause_server(&self) -> io::Result<()> {
+        absent(Fault::Pause)
+    }
+
+    /// Continues a paused server.
+    async fn resume_server(&self) -> io::Result<()> {
+        absent(Fault::Pause)
+    }
+
+    /// Makes the server forget what clients have uploaded for speed, such as scripts.
+    async fn flush_scripts(&self) -> io::Result<()> {
+        absent(Fault::FlushScripts)
+    }
+
+    /// Sets the server's wall clock to the true time plus so many seconds.
+    async fn step_clock(&self, seconds: i64) -> io::Result<()> {
+        let _ = seconds;
+        absent(Fault::StepClock)
+    }
+
+    /// Cuts every connection there is; new ones work.
+    async fn cut(&self) -> io::Result<()> {
+        absent(Fault::Cut)
+    }
+
+    /// While on, nothing passes in either direction, and nothing is refused.
+    async fn black_hole(&self, on: bool) -> io::Result<()> {
+        let _ = on;
+        absent(Fault::BlackHole)
+    }
+
+    /// While on, requests pass and everything that comes back is kept; turned off, it is delivered.
+    async fn hold_replies(&self, on: bool) -> io::Result<()> {
+        let _ = on;
+        absent(Fault::HoldReplies)
+    }
+
+    /// While on, requests pass and what comes back is thrown away.
+    async fn drop_replies(&self, on: bool) -> io::Result<()> {
+        let _ = on;
+        absent(Fault::DropReplies)
+    }
+
+    /// While on, answers pass and unasked-for notifications are thrown away.
+    async fn drop_pushes(&self, on: bool) -> io::Result<()> {
+        let _ = on;
+        absent(Fault::DropPushes)
+    }
+
+    /// Takes the next request that contains `text` out of its connection, to be delivered later,
+    /// also after the client has closed that connection. Later requests pass.
+    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest>> {
+        let _ = text;
+        Err(absent_error(Fault::HoldRequest))
+    }
+
+    /// Everything the backend has stored in this arena, as it calls it.
+    async fn records(&self) -> io::Result<Vec<String>> {
+        Err(absent_error(Fault::Records))
+    }
+
+    /// Of these, what no time limit will ever remove.
+    async fn unbounded_records(&self) -> io::Result<Vec<String>> {
+        Err(absent_error(Fault::Records))
+    }
+
+    /// The commands that clients send while `work` runs, in order.
+    async fn commands_during(&self, work: BoxFuture<'_, ()>) -> io::Result<Vec<String>> {
+        drop(work);
+        Err(absent_error(Fault::Count))
+    }
+
+    /// How many scripts, or what stands for them, clients have had executed since the server started.
+    async fn scripts(&self) -> io::Result<u64> {
+        Err(absent_error(Fault::Count))
+    }
+
+    /// How many connections of clients the server has.
+    async fn connections(&self) -> io::Result<usize> {
+        Err(absent_error(Fault::Count))
+    }
+
+    /// A connector that the server refuses for its credentials.
+    fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {
+        Err(absent_error(Fault::WrongCredentials))
+    }
+
+    /// Stores something that is no lock where the records of the lock `name` would be.
+    async fn obstruct(&self, name: &str) -> io::Result<()> {
+        let _ = name;
+        absent(Fault::Obstruct)
+    }
+}
+
+/// A request on its way that a proxy keeps back.
+#[async_trait]
+pub trait HeldRequest: Send + Sync {
+    /// Waits until there is one.
+    ///
+    /// # Errors
+    /// When none has come within ten seconds.
+    async fn caught(&self) -> io::Result<()>;
+
+    /// Sends it on, and waits until the server has had it.
+    ///
+    /// # Errors
+    /// When it cannot be delivered any more.
+    async fn deliver(&self) -> io::Result<()>;
+}
+
+fn absent(fault: Fault) -> io::Result<()> {
+    Err(absent_error(fault))
+}
+
+fn absent_error(fault: Fault) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!(
+            "this harness declares {}, but does not have it",
+            fault.describe()
+        ),
+    )
+}
