@@ -37,12 +37,18 @@
 
 pub use lock_core::*;
 
+/// The Redis and Valkey backend.
+#[cfg(feature = "redis")]
+pub use lock_redis as redis;
+
 /// The backends that were compiled in, by scheme; those that were not, by the feature they miss.
 #[must_use]
 pub fn registry() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "memory")]
     let registry = MemoryStore::register(registry);
+    #[cfg(feature = "redis")]
+    let registry = lock_redis::register(registry);
     registry
         .with_absent("memory", "memory")
         .with_absent("redis", "redis")
