@@ -93,6 +93,18 @@ impl Shared {
         true
     }
 
+    /// Takes the line of `name` off the list if it is dead.
+    pub(crate) fn forget(&self, name: &LockName) {
+        let mut lines = self.lines();
+        if lines
+            .get(name)
+            .is_some_and(mpsc::UnboundedSender::is_closed)
+        {
+            lines.remove(name);
+            self.line_count.send_modify(|count| *count -= 1);
+        }
+    }
+
     /// Why `hold` has ended, if it has, looking at the clock as well.
     pub(crate) fn ended(&self, hold: &Arc<Hold>) -> Option<LossReason> {
         let (ended_now, ended) = hold.apply(LeaseEvent::Tick);

@@ -89,6 +89,8 @@ pub(crate) struct Line {
     contact: Option<BootInstant>,
     /// What is held, so that a panic in here ends it instead of leaving it to the keeper for ever.
     current: Option<Arc<Hold>>,
+    /// What the backend has been asked for, so that a panic in here leaves no ghost.
+    asked: Option<Claim>,
 }
 
 /// A waiter whose turn it is, and how it stands in the backend.
@@ -139,6 +141,7 @@ impl Line {
             closing: false,
             contact: None,
             current: None,
+            asked: None,
         }
     }
 
@@ -169,7 +172,7 @@ impl Line {
         self.parked.pop()
     }
 
-    fn turn(&self, waiter: Box<Waiter>) -> Turn {
+    fn turn(&mut self, waiter: Box<Waiter>) -> Turn {
         let claim = self.claim(&waiter);
         Turn {
             waiter,
@@ -178,10 +181,12 @@ impl Line {
         }
     }
 
-    fn claim(&self, waiter: &Waiter) -> Claim {
-        Claim::new(self.name.clone(), self.shared.identity.clone(), waiter.ttl)
+    fn claim(&mut self, waiter: &Waiter) -> Claim {
+        let claim = Claim::new(self.name.clone(), self.shared.identity.clone(), waiter.ttl)
             .with_lease(waiter.lease)
-            .with_deadline(waiter.deadline)
+            .with_deadline(waiter.deadline);
+        self.asked = Some(claim.clone());
+        claim
     }
 
     /// Gets the lock for the waiter whose turn it is. Answers the waiter in every case; `Err` is
@@ -739,6 +744,13 @@ impl Drop for Line {
         // Only a panic or the end of the runtime gets here with a hold.
         if let Some(hold) = self.current.take() {
             self.shared.end(&hold, LossReason::Closed);
+        }
+        if std::thread::panicking() {
+            self.inbox.close();
+            self.shared.forget(&self.name);
+            if let Some(claim) = self.asked.take() {
+                self.clean(claim);
+            }
         }
     }
 }

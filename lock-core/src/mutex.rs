@@ -164,7 +164,18 @@ impl Mutex {
         shared.submit(&name, Message::Ask(Box::new(waiter)));
         let answer = answer.instrument(span).await;
         withdrawal.armed = false;
-        answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, "acquire").with_name(&name)))
+        answer.unwrap_or_else(|_| {
+            // Dropped without a word: the client has ended, or its line died in a panic of the
+            // backend and is being cleaned up after.
+            let kind = if shared.is_closing() {
+                ErrorKind::Closed
+            } else {
+                ErrorKind::Indeterminate
+            };
+            Err(Error::new(kind, "acquire")
+                .with_name(&name)
+                .with_detail("abandoned by the client"))
+        })
     }
 
     fn validate(&self, name: &LockName, ttl: Duration) -> Result<()> {

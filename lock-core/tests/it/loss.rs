@@ -129,28 +129,34 @@ async fn work_is_stopped_when_the_lock_is_lost() {
     assert_eq!(refused.expect_err("lost").reason, LossReason::Broken);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn work_that_finished_after_the_loss_hands_its_result_over_in_the_error() {
     let faulty = Faulty::new();
     let (locks, operator) = (faulty.open().await, faulty.open_plain().await);
     let guard = locks.mutex("a").acquire().await.expect("free");
+    let token = guard.token();
+    let started = Arc::new(Notify::new());
+    let breaking = tokio::spawn({
+        let started = Arc::clone(&started);
+        async move {
+            started.notified().await;
+            operator.break_hold("a", token).await
+        }
+    });
     let outcome = guard
         .run(async {
-            operator
-                .break_hold("a", guard.token())
-                .await
-                .expect("answers");
-            // The push reaches the guard while this very poll still runs.
+            started.notify_one();
+            // Work that blocks its thread, so that nothing can stop it before it has finished.
             while guard.check().is_ok() {
                 std::thread::yield_now();
             }
             7
         })
         .await;
+    assert!(breaking.await.expect("no panic").expect("answers"));
     let error = outcome.expect_err("lost");
     assert_eq!(error.output, Some(7));
-    let error = lock_core::Error::from(error);
-    assert_eq!(error.kind(), ErrorKind::Lost);
+    assert_eq!(lock_core::Error::from(error).kind(), ErrorKind::Lost);
 }
 
 #[tokio::test]
@@ -183,19 +189,17 @@ async fn renewal_by_hand_extends_a_fixed_lease_and_never_revives_it() {
 }
 
 #[tokio::test]
-async fn panic_of_the_backend_ends_no_more_than_the_call() {
+async fn panic_of_the_backend_ends_no_more_than_the_calls_of_that_moment() {
     let faulty = Faulty::new();
-    let locks = faulty.open().await;
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
     faulty.plan.next("acquire", &[Fault::Panic]);
     let error = locks.mutex("a").acquire().await.expect_err("the line died");
-    assert_eq!(error.kind(), ErrorKind::Closed);
-    drop(
-        locks
-            .mutex("a")
-            .acquire()
-            .await
-            .expect("a new line took over"),
-    );
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    until("a new line took over", || async {
+        locks.mutex("a").acquire().await.is_ok()
+    })
+    .await;
+    at_rest(&locks, &observer, "a").await;
 }
 
 #[tokio::test]
