@@ -262,12 +262,12 @@ impl Client {
     fn standing(&self, next: &Claim, reply: Reply, answer: &Answer) -> Result<Standing> {
         if matches!(reply, Reply::Granted { .. }) {
             let grant = self.grant(next, reply, answer)?;
-            self.inbox.taken(next.nonce);
+            self.inbox.taken(next.nonce, self.connection.clock.now());
             return Ok(Standing::Granted(grant));
         }
         let settled = self.settle(next, reply, answer);
         if settled.is_err() {
-            self.inbox.taken(next.nonce);
+            self.inbox.taken(next.nonce, self.connection.clock.now());
         }
         settled.map(|()| Standing::Queued)
     }
@@ -362,7 +362,9 @@ impl Backend for RedisBackend {
                 reply => client.grant(claim, reply, &answer).map(Some),
             });
         // Stays only if it was not answered.
-        client.inbox.taken(claim.nonce);
+        client
+            .inbox
+            .taken(claim.nonce, client.connection.clock.now());
         granted.map_err(|error| error.with_name(&claim.name))
     }
 
@@ -377,7 +379,9 @@ impl Backend for RedisBackend {
                 client.settle(claim, reply, &answer)
             });
             if let Err(error) = settled {
-                client.inbox.taken(claim.nonce);
+                client
+                    .inbox
+                    .taken(claim.nonce, client.connection.clock.now());
                 return Err(error.with_name(&claim.name));
             }
         }
@@ -497,7 +501,9 @@ impl Backend for RedisBackend {
                 let reply = Reply::read("replace", &answer.value)?;
                 client.inbox.left(waiting.nonce);
                 if reply == Reply::Gone {
-                    client.inbox.taken(next.nonce);
+                    client
+                        .inbox
+                        .taken(next.nonce, client.connection.clock.now());
                     return Ok(Replaced::Gone);
                 }
                 client.standing(next, reply, &answer).map(Replaced::Now)

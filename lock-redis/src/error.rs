@@ -88,15 +88,21 @@ fn kind_of(error: &RedisError) -> Meaning {
             Some("WRONGPASS" | "NOAUTH" | "NOPERM") => Meaning::Denied,
             Some("WRONGTYPE") => Meaning::Foreign,
             Some("BUSY" | "OOM" | "MISCONF" | "NOREPLICAS") => Meaning::Refused,
-            // Before Redis 7, an error inside of a script is an ERR that quotes it.
-            _ if error
-                .detail()
-                .is_some_and(|text| text.contains("WRONGTYPE")) =>
-            {
-                Meaning::Foreign
-            }
-            _ => Meaning::Odd,
+            _ => of_script(error.detail().unwrap_or_default()),
         },
+    }
+}
+
+/// An error inside of a script. Before Redis 7 it is an ERR that quotes the command's own.
+fn of_script(detail: &str) -> Meaning {
+    if detail.contains("WRONGTYPE") {
+        Meaning::Foreign
+    } else if detail.contains("NOPERM") || detail.contains("The user executing the script can't") {
+        Meaning::Denied
+    } else if detail.contains("OOM command not allowed") {
+        Meaning::Refused
+    } else {
+        Meaning::Odd
     }
 }
 
@@ -140,6 +146,10 @@ mod tests {
             (
                 "-ERR Error running script: @user_script:5: WRONGTYPE Operation\r\n",
                 ErrorKind::WrongType,
+            ),
+            (
+                "-ERR The user executing the script can't run this command or subcommand\r\n",
+                ErrorKind::Denied,
             ),
             ("-LOADING Redis is loading\r\n", ErrorKind::Unavailable),
             ("-READONLY You can't write\r\n", ErrorKind::Unavailable),

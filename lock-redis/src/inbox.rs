@@ -110,8 +110,9 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Records {
     by_nonce: HashMap<Nonce, Record>,
-    /// When each release began, so that one that is never answered is forgotten in the end.
-    leaving: VecDeque<(BootInstant, Nonce)>,
+    /// What is over and stays only because of an unanswered request, with when it was over. Copies
+    /// are not under way for ever, so neither do these stay.
+    over: VecDeque<(BootInstant, Nonce)>,
     /// When the renewal of places wakes next, if nobody hurries it.
     planned: Option<BootInstant>,
 }
@@ -126,6 +127,7 @@ impl Inbox {
     /// Notes that a request is about to be sent that can make `claim` hold or wait.
     pub(crate) fn sending(&self, claim: &Claim, now: BootInstant) {
         let mut records = self.lock();
+        records.forget_old(now);
         let record = records
             .by_nonce
             .entry(claim.nonce)
@@ -249,18 +251,18 @@ impl Inbox {
                 return Outcome::Ready(Err(given_up()));
             }
         };
-        records.forget_if_answered(nonce);
+        records.over(nonce, now);
         Outcome::Ready(result)
     }
 
     /// Core knows the outcome of this claim.
-    pub(crate) fn taken(&self, nonce: Nonce) {
+    pub(crate) fn taken(&self, nonce: Nonce, now: BootInstant) {
         let mut records = self.lock();
         if let Some(record) = records.by_nonce.get_mut(&nonce)
             && !matches!(record.stage, Stage::Leaving)
         {
             record.stage = Stage::Taken;
-            records.forget_if_answered(nonce);
+            records.over(nonce, now);
         }
     }
 
@@ -287,26 +289,13 @@ impl Inbox {
     /// one of its requests may still be under way.
     pub(crate) fn leaving(&self, nonce: Nonce, now: BootInstant) -> bool {
         let mut records = self.lock();
-        while let Some((began, old)) = records.leaving.front().copied() {
-            if now.saturating_since(began) < TOMBSTONE {
-                break;
-            }
-            records.leaving.pop_front();
-            if let Some(record) = records.by_nonce.get(&old)
-                && matches!(record.stage, Stage::Leaving)
-            {
-                records.by_nonce.remove(&old);
-            }
-        }
         let Some(record) = records.by_nonce.get_mut(&nonce) else {
             return false;
         };
         let bury = record.unanswered > 0;
-        if !matches!(
-            std::mem::replace(&mut record.stage, Stage::Leaving),
-            Stage::Leaving
-        ) {
-            records.leaving.push_back((now, nonce));
+        if !matches!(record.stage, Stage::Leaving) {
+            record.stage = Stage::Leaving;
+            records.over.push_back((now, nonce));
         }
         bury
     }
@@ -314,13 +303,8 @@ impl Inbox {
     /// The release was answered.
     pub(crate) fn left(&self, nonce: Nonce) {
         let mut records = self.lock();
-        records.by_nonce.remove(&nonce);
-        if let Some(at) = records
-            .leaving
-            .iter()
-            .position(|(_, other)| *other == nonce)
-        {
-            records.leaving.remove(at);
+        if records.by_nonce.remove(&nonce).is_some() {
+            records.over.retain(|(_, other)| *other != nonce);
         }
     }
 
@@ -420,13 +404,25 @@ impl Inbox {
 }
 
 impl Records {
-    fn forget_if_answered(&mut self, nonce: Nonce) {
-        if self
-            .by_nonce
-            .get(&nonce)
-            .is_some_and(|record| record.unanswered == 0)
-        {
-            self.by_nonce.remove(&nonce);
+    /// A claim whose outcome is known is forgotten: at once, or when no copy can be under way.
+    fn over(&mut self, nonce: Nonce, now: BootInstant) {
+        match self.by_nonce.get(&nonce) {
+            Some(record) if record.unanswered > 0 => self.over.push_back((now, nonce)),
+            _ => drop(self.by_nonce.remove(&nonce)),
+        }
+    }
+
+    fn forget_old(&mut self, now: BootInstant) {
+        while let Some((since, nonce)) = self.over.front().copied() {
+            if now.saturating_since(since) < TOMBSTONE {
+                break;
+            }
+            self.over.pop_front();
+            if let Some(record) = self.by_nonce.get(&nonce)
+                && matches!(record.stage, Stage::Taken | Stage::Leaving)
+            {
+                self.by_nonce.remove(&nonce);
+            }
         }
     }
 }

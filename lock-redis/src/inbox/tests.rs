@@ -191,13 +191,20 @@ fn claim_that_leaves_does_not_join_the_queue_again() {
 }
 
 #[test]
-fn releases_that_were_never_answered_are_forgotten_in_the_end() {
-    let (inbox, claim, _, t0) = queued();
-    inbox.leaving(claim.nonce, t0);
-    inbox.leaving(Nonce::new(), t0 + TOMBSTONE / 2);
-    assert_eq!(inbox.len(), 1);
-    inbox.leaving(Nonce::new(), t0 + TOMBSTONE);
-    assert_eq!(inbox.len(), 0);
+fn what_was_never_answered_is_forgotten_when_no_copy_can_be_under_way() {
+    let (inbox, waiting, _, t0) = queued();
+    let lost = claim();
+    inbox.sending(&lost, t0);
+    inbox.taken(lost.nonce, t0);
+    let leaving = claim();
+    inbox.sending(&leaving, t0);
+    inbox.leaving(leaving.nonce, t0);
+    let new = claim();
+    inbox.sending(&new, t0 + TOMBSTONE / 2);
+    assert_eq!(inbox.len(), 4);
+    inbox.sending(&new, t0 + TOMBSTONE);
+    assert_eq!(inbox.len(), 2);
+    assert!(inbox.expects(waiting.nonce), "a waiter is never forgotten");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! From one holder to the next.
 
+use std::sync::Arc;
+
 use lock_conformance::fault::Proxy;
 use lock_conformance::servers::RedisServer;
 use lock_core::{Passed, Reach, Renewal, Replaced, Standing};
@@ -272,4 +274,73 @@ async fn broken_holder_is_told_and_the_next_waiter_served() {
             .expect("answered")
     );
     assert!(!soon(one.release(&first)).await.expect("released"));
+}
+
+#[tokio::test]
+async fn contended_section_costs_two_scripts_and_turns_are_fair() {
+    const CLIENTS: usize = 8;
+    const SECTIONS: usize = 40;
+    let server = RedisServer::start();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(client(&server).await);
+    }
+    // Everybody queues before anybody is served.
+    let first = claim("a");
+    hold(&clients[0], &first).await;
+    let mut monitor = server.monitor().expect("monitors");
+    let (log, mut turns) = tokio::sync::mpsc::unbounded_channel();
+    let mut running = Vec::new();
+    for (at, client) in clients.iter().enumerate() {
+        let first_claim = claim("a");
+        let waiting = queue(client, &first_claim).await;
+        let (client, log) = (Arc::clone(client), log.clone());
+        running.push(tokio::spawn(async move {
+            let mut grant = granted(waiting).await;
+            for _ in 1..SECTIONS {
+                log.send((at, grant.token())).expect("logged");
+                assert!(client.release(grant.claim()).await.expect("released"));
+                grant = client.acquire(&claim("a")).await.expect("granted");
+            }
+            log.send((at, grant.token())).expect("logged");
+            assert!(client.release(grant.claim()).await.expect("released"));
+        }));
+    }
+    assert!(soon(clients[0].release(&first)).await.expect("released"));
+    for one in running {
+        soon(one).await.expect("done");
+    }
+    drop(log);
+    let mut tokens = Vec::new();
+    let mut in_turn = Vec::new();
+    while let Some((at, token)) = turns.recv().await {
+        tokens.push(token);
+        in_turn.push(at);
+    }
+    assert_eq!(tokens.len(), CLIENTS * SECTIONS);
+    assert!(tokens.is_sorted_by(|a, b| a < b), "in grant order");
+    // As long as all of them want it, nobody is served twice before everybody was once.
+    for round in in_turn.chunks(CLIENTS).take(SECTIONS - 1) {
+        let mut served = round.to_vec();
+        served.sort_unstable();
+        served.dedup();
+        assert_eq!(served.len(), CLIENTS, "{round:?}");
+    }
+    let scripts = scripts(&monitor.client_lines().expect("lines"));
+    // The first holder's release, and place renewals of a wait that outlasts half a second on a
+    // machine that is busy.
+    assert!(
+        scripts <= 2 * CLIENTS * SECTIONS + 1 + CLIENTS * SECTIONS / 10,
+        "{scripts} scripts"
+    );
+    let lines = monitor.lua_lines().expect("lines");
+    let publishes = lines
+        .iter()
+        .filter(|line| line.contains("\"PUBLISH\""))
+        .count();
+    let releases = CLIENTS * SECTIONS;
+    assert!(
+        (releases / 2..=releases).contains(&publishes),
+        "one wake-up for one release, not {publishes} for {releases}"
+    );
 }

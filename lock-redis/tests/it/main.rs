@@ -2,5 +2,13 @@
 
 mod fixture;
 
+mod acl;
+mod connection;
 mod cycle;
 mod handoff;
+mod late;
+mod memory;
+mod names;
+mod tls;
+mod tokens;
+mod types;

@@ -1,0 +1,44 @@
+//! A server whose memory is full refuses new locks, and never traps those that are held.
+
+use lock_conformance::servers::RedisServer;
+use lock_core::{ErrorKind, Reach, Renewal};
+
+use crate::fixture::*;
+
+#[tokio::test]
+async fn full_server_refuses_new_locks_but_renews_releases_and_hands_on() {
+    let server = RedisServer::start();
+    let (one, two) = (
+        client(&server).await,
+        connect(config(&server).with_claim(ms(400))).await,
+    );
+    let (first, second) = (claim("a"), claim("a"));
+    let grant = hold(&one, &first).await;
+    let waits = queue(&two, &second).await;
+    server
+        .cli(&["CONFIG", "SET", "maxmemory", "1"])
+        .expect("set");
+
+    for error in [
+        soon(one.try_acquire(&claim("b")))
+            .await
+            .expect_err("refused"),
+        soon(two.acquire(&claim("a"))).await.expect_err("refused"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    assert!(matches!(renew(&one, &grant).await, Renewal::Extended(_)));
+    // Several leases of the waiter: its place is renewed as well.
+    tokio::time::sleep(ms(1200)).await;
+    assert_eq!(second.progress.reach(), Reach::Queued);
+    assert_eq!(look(&one, "a").await.waiters.len(), 1);
+    assert!(soon(one.release(&first)).await.expect("released"));
+    let grant = granted(waits).await;
+    assert!(matches!(renew(&two, &grant).await, Renewal::Extended(_)));
+    assert!(soon(two.release(&second)).await.expect("released"));
+    assert!(is_free(&one, "a").await);
+    server
+        .cli(&["CONFIG", "SET", "maxmemory", "0"])
+        .expect("set");
+    hold(&one, &claim("b")).await;
+}
