@@ -1,0 +1,3 @@
+//! The examples, run as a reader of the README runs them.
+
+mod flash_sale;
