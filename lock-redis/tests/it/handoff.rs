@@ -368,3 +368,26 @@ async fn claim_window_shorter_than_the_round_trip_does_not_keep_the_lock_from_ev
         );
     }
 }
+
+#[tokio::test]
+async fn claim_window_starts_again_when_a_waiter_finds_its_grant_late() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.addr());
+    let (one, two) = (client(&server).await, connect(through(&proxy)).await);
+    let (first, second) = (claim("a"), claim("a"));
+    hold(&one, &first).await;
+    let waits = queue(&two, &second).await;
+    proxy.drop_pushes();
+    proxy.black_hole();
+    assert!(soon(one.release(&first)).await.expect("released"));
+    // Half of the window has passed.
+    let [holder, ..] = keys("a");
+    let granted_at = server.cli(&["HGET", &holder, "since"]).expect("answers");
+    let half = granted_at.parse::<u64>().expect("a number") + 1_000_000;
+    server
+        .cli(&["HSET", &holder, "expires", &half.to_string()])
+        .expect("set");
+    proxy.heal();
+    let grant = granted(waits).await;
+    assert!(grant.validity().expires_at() > now() + ms(1200));
+}
