@@ -70,7 +70,20 @@ pub(crate) struct Answer {
 }
 
 impl RedisBackend {
-    pub(crate) async fn connect(config: RedisConfig, context: Context) -> Result<Self> {
+    /// Connects, on the current tokio runtime, where the connection's tasks stay.
+    ///
+    /// On `Ok`, this client is subscribed to its inbox and has verified that the namespace has its
+    /// layout. [`RedisConfig`], as a [`Connect`](lock_core::Connect), does the same for core.
+    ///
+    /// # Errors
+    /// * [`ErrorKind::Unavailable`]: no answer within nine tenths of the operation timeout.
+    /// * [`ErrorKind::Denied`]: wrong credentials, a missing right, a certificate that is not trusted.
+    /// * [`ErrorKind::Invalid`]: a configuration that cannot work, or a namespace of another layout.
+    ///
+    /// # Cancel safety
+    /// Cancel safe. Dropping the future closes the connection; nothing else was asked for.
+    pub async fn connect(config: RedisConfig, context: Context) -> Result<Self> {
+        config.validate()?;
         if context.fence_base >= LARGEST_TOKEN {
             return Err(invalid(
                 "connect",

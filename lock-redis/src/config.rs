@@ -205,7 +205,7 @@ impl RedisConfig {
         self
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         if let Some(why) = prefix_refusal(&self.prefix) {
             return Err(invalid("connect", why));
         }
@@ -235,7 +235,6 @@ impl RedisConfig {
 #[async_trait]
 impl Connect for RedisConfig {
     async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
-        self.validate()?;
         Ok(Arc::new(
             RedisBackend::connect(self.clone(), context).await?,
         ))

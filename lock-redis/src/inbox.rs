@@ -17,8 +17,6 @@ use tokio::sync::Notify;
 
 /// How long a tombstone stays: longer than a copy of a request can be under way.
 pub(crate) const TOMBSTONE: Duration = Duration::from_secs(120);
-/// When a grant that is over on arrival is asked for again.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the server pushes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,6 +87,8 @@ enum Stage {
     Waiting { due: Option<BootInstant> },
     /// Granted, and nobody has come for it yet.
     Granted(Grant),
+    /// Granted by an answer that was too slow; whoever comes for it has to renew it first.
+    Stale(Grant),
     /// It cannot be waited for any longer.
     Failed(Error),
     /// Core knows the outcome. The record is there only because of an unanswered request.
@@ -139,6 +139,10 @@ impl Inbox {
                 reference: None,
                 heard: Arc::new(Notify::new()),
             });
+        // Asked for once more under the same nonce, to find out what became of the first time.
+        if matches!(record.stage, Stage::Taken) {
+            record.stage = Stage::Asking;
+        }
         record.unanswered += 1;
     }
 
@@ -167,7 +171,7 @@ impl Inbox {
         self.lock().by_nonce.get(&nonce).is_some_and(|record| {
             matches!(
                 record.stage,
-                Stage::Waiting { .. } | Stage::Granted(_) | Stage::Failed(_)
+                Stage::Waiting { .. } | Stage::Granted(_) | Stage::Stale(_) | Stage::Failed(_)
             )
         })
     }
@@ -191,6 +195,8 @@ impl Inbox {
     }
 
     /// The server answered that the claim holds the lock.
+    ///
+    /// One whose validity is over is handed on as well: see [`Stage::Stale`].
     pub(crate) fn granted(&self, grant: Grant, now: BootInstant) {
         self.saw(grant.token());
         let mut records = self.lock();
@@ -199,11 +205,18 @@ impl Inbox {
         };
         match &record.stage {
             Stage::Asking | Stage::Waiting { .. } => {}
-            Stage::Granted(before) if before.token() < grant.token() => {}
+            Stage::Granted(before) | Stage::Stale(before) if before.token() < grant.token() => {}
             _ => return,
         }
-        let due = record.adopt(grant, now, now + ASK_AGAIN);
-        self.hurry_for(&records, due);
+        let stale = grant.validity().expires_at() <= now;
+        // The answer took longer than the lease. Asking again would take as long, and keep the lock
+        // from everybody else meanwhile; core makes the lease whole before it uses such a grant.
+        record.stage = if stale {
+            Stage::Stale(grant)
+        } else {
+            Stage::Granted(grant)
+        };
+        record.heard.notify_one();
     }
 
     /// The server pushed a grant, which arrived at `arrived`.
@@ -222,8 +235,13 @@ impl Inbox {
         let grant = Grant::new(&record.claim, hand_off.token, validity).provisional();
         // One that may be over already is neither used nor thrown away: the next place renewal
         // says what has become of it.
-        let due = record.adopt(grant, arrived, arrived);
-        self.hurry_for(&records, due);
+        if grant.validity().expires_at() > arrived {
+            record.stage = Stage::Granted(grant);
+            record.heard.notify_one();
+        } else {
+            record.stage = Stage::Waiting { due: Some(arrived) };
+            self.hurry_for(&records, Some(arrived));
+        }
     }
 
     /// What became of a claim that is waited for.
@@ -240,7 +258,7 @@ impl Inbox {
                 self.hurry_for(&records, Some(now));
                 return Outcome::NotYet(heard);
             }
-            Stage::Granted(grant) => Ok(grant),
+            Stage::Granted(grant) | Stage::Stale(grant) => Ok(grant),
             Stage::Failed(error) => Err(error),
             stage @ (Stage::Asking | Stage::Waiting { .. }) => {
                 record.stage = stage;
@@ -428,17 +446,6 @@ impl Records {
 }
 
 impl Record {
-    /// Takes a grant, or has it confirmed at `again` when it may be over; answers that then.
-    fn adopt(&mut self, grant: Grant, now: BootInstant, again: BootInstant) -> Option<BootInstant> {
-        if grant.validity().expires_at() > now {
-            self.stage = Stage::Granted(grant);
-            self.heard.notify_one();
-            return None;
-        }
-        self.stage = Stage::Waiting { due: Some(again) };
-        Some(again)
-    }
-
     /// A point that is certainly not later than a grant that the server dates `granted`.
     ///
     /// The arrival of a push says nothing: it may have lain in a buffer for as long as the lease. So

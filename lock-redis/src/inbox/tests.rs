@@ -257,3 +257,33 @@ fn larger_token_of_a_second_answer_wins() {
         10
     );
 }
+
+#[test]
+fn answer_that_took_longer_than_the_lease_is_handed_on_to_be_renewed() {
+    let (inbox, claim, _, t0) = queued();
+    let late = at(t0, 5_000);
+    let token = FencingToken::new(7).expect("a token");
+    inbox.granted(
+        Grant::new(&claim, token, Validity::new(t0, late, CLAIM)),
+        late,
+    );
+    let grant = outcome(&inbox, &claim, late).expect("handed on");
+    assert!(grant.validity().expires_at() < late);
+    assert_eq!(inbox.next_due(), None, "nobody asks again meanwhile");
+}
+
+#[test]
+fn claim_that_is_asked_for_again_after_a_lost_answer_can_be_granted() {
+    let (inbox, claim, t0) = (Inbox::default(), claim(), ManualClock::new().clock().now());
+    inbox.sending(&claim, t0);
+    inbox.taken(claim.nonce, t0);
+    assert!(!inbox.expects(claim.nonce));
+    inbox.sending(&claim, at(t0, 10));
+    inbox.answered(claim.nonce);
+    inbox.pushed(1, at(t0, 20), hand_off(&claim, 7, 1_000));
+    outcome(&inbox, &claim, at(t0, 20)).expect("granted");
+    assert!(
+        inbox.leaving(claim.nonce, t0),
+        "the first request is still unanswered"
+    );
+}

@@ -363,3 +363,26 @@ async fn namespace_of_another_layout_is_refused_naming_both() {
         .expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::WrongType, "{error}");
 }
+
+#[tokio::test]
+async fn all_waiters_are_verified_at_once_after_a_reconnect_however_far_behind() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.addr());
+    let (one, two) = (client(&server).await, connect(through(&proxy)).await);
+    hold(&one, &claim_for("a", TTL * 6)).await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let claim = claim("a");
+        drop(queue(&two, &claim).await);
+        waiting.push(claim);
+    }
+    let all = |reach: Reach| waiting.iter().all(|claim| claim.progress.reach() == reach);
+    proxy.refuse();
+    proxy.reset();
+    eventually(|| async { all(Reach::Adrift).then_some(()) }).await;
+    // The last one renews its place every five seconds.
+    proxy.accept();
+    let began = now();
+    eventually(|| async { all(Reach::Queued).then_some(()) }).await;
+    assert!(now().saturating_since(began) < ms(3000));
+}

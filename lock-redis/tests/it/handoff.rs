@@ -344,3 +344,50 @@ async fn contended_section_costs_two_scripts_and_turns_are_fair() {
         "one wake-up for one release, not {publishes} for {releases}"
     );
 }
+
+#[tokio::test]
+async fn claim_window_shorter_than_the_round_trip_does_not_keep_the_lock_from_everybody() {
+    let server = RedisServer::start();
+    let quick = |config: lock_redis::RedisConfig| config.with_claim(ms(100));
+    let one = connect(quick(config(&server))).await;
+    let proxy = Proxy::start(server.addr());
+    let two = connect(quick(through(&proxy))).await;
+    let (first, second) = (claim("a"), claim("a"));
+    hold(&one, &first).await;
+    proxy.delay(ms(70));
+    let waits = queue(&two, &second).await;
+    assert!(soon(one.release(&first)).await.expect("released"));
+    let grant = granted(waits).await;
+    // Not to be used as it is; whole after a renewal, or over. Never neither.
+    if matches!(renew(&two, &grant).await, Renewal::Gone) {
+        assert!(
+            soon(one.try_acquire(&claim("a")))
+                .await
+                .expect("answered")
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn claim_window_starts_again_when_a_waiter_finds_its_grant_late() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.addr());
+    let (one, two) = (client(&server).await, connect(through(&proxy)).await);
+    let (first, second) = (claim("a"), claim("a"));
+    hold(&one, &first).await;
+    let waits = queue(&two, &second).await;
+    proxy.drop_pushes();
+    proxy.black_hole();
+    assert!(soon(one.release(&first)).await.expect("released"));
+    // Half of the window has passed.
+    let [holder, ..] = keys("a");
+    let granted_at = server.cli(&["HGET", &holder, "since"]).expect("answers");
+    let half = granted_at.parse::<u64>().expect("a number") + 1_000_000;
+    server
+        .cli(&["HSET", &holder, "expires", &half.to_string()])
+        .expect("set");
+    proxy.heal();
+    let grant = granted(waits).await;
+    assert!(grant.validity().expires_at() > now() + ms(1200));
+}

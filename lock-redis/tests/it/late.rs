@@ -48,8 +48,13 @@ impl Faulty {
     async fn held_back<T>(&self, claim: &Claim, work: impl Future<Output = Result<T>>) {
         self.proxy
             .hold_requests_matching(script_with(&claim.nonce.to_string()));
+        let accepted = self.proxy.stats().accepted;
         unanswered(work).await;
         assert!(self.proxy.stats().held_requests > 0);
+        // What is delivered from now on comes from a connection that nobody listens to any more.
+        self.proxy
+            .until(SOON, |stats| stats.accepted > accepted && stats.open == 1)
+            .await;
     }
 
     /// The copy that was held back reaches the server now, and is executed.

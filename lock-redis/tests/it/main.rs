@@ -3,6 +3,7 @@
 mod fixture;
 
 mod acl;
+mod chaos;
 mod connection;
 mod cycle;
 mod handoff;

@@ -42,3 +42,15 @@ async fn full_server_refuses_new_locks_but_renews_releases_and_hands_on() {
         .expect("set");
     hold(&one, &claim("b")).await;
 }
+
+#[tokio::test]
+async fn full_server_replaces_a_dead_holder() {
+    let server = RedisServer::start();
+    let (one, two) = (client(&server).await, client(&server).await);
+    hold(&one, &claim_for("a", ms(600))).await;
+    let waits = queue(&two, &claim("a")).await;
+    server
+        .cli(&["CONFIG", "SET", "maxmemory", "1"])
+        .expect("set");
+    granted(waits).await;
+}

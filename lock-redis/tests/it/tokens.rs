@@ -152,7 +152,7 @@ async fn dead_waiters_are_swept_before_the_lock_comes_to_them_also_after_a_step_
         connect(quick()).await,
         connect(quick()).await,
     );
-    hold(&one, &claim("a")).await;
+    hold(&one, &claim_for("a", TTL * 60)).await;
     let (second, third) = (claim("a"), claim("a"));
     drop(queue(&dead, &second).await);
     dead.close().await.expect("closed");
