@@ -325,7 +325,7 @@ pub trait Faults: Send + Sync + 'static {
 
     /// Takes the next request that contains `text` out of its connection, to be delivered later,
     /// also after the client has closed that connection. Later requests pass.
-    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest>> {
+    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
         let _ = text;
         Err(absent_error(Fault::HoldRequest))
     }
