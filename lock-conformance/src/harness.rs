@@ -217,7 +217,8 @@ pub enum Fault {
     HoldRequest,
     /// [`Faults::records`] and [`Faults::unbounded_records`].
     Records,
-    /// [`Faults::commands_during`], [`Faults::scripts`] and [`Faults::connections`].
+    /// [`Faults::commands_during`], [`Faults::scripts`], [`Faults::connections`] and
+    /// [`Faults::subscriptions`].
     Count,
     /// [`Faults::wrong_credentials`].
     WrongCredentials,
@@ -353,6 +354,11 @@ pub trait Faults: Send + Sync + 'static {
 
     /// How many connections of clients the server has.
     async fn connections(&self) -> io::Result<usize> {
+        Err(absent_error(Fault::Count))
+    }
+
+    /// How many subscriptions these connections have in all.
+    async fn subscriptions(&self) -> io::Result<usize> {
         Err(absent_error(Fault::Count))
     }
 

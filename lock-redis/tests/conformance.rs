@@ -191,6 +191,17 @@ struct RedisFaults {
 }
 
 impl RedisFaults {
+    /// What the server lists of every client that is not the launcher's.
+    fn clients(&self) -> io::Result<Vec<String>> {
+        let clients = self.server.cli(&["CLIENT", "LIST"])?;
+        let of_the_default_user = |line: &&str| line.contains(" user=default ");
+        Ok(clients
+            .lines()
+            .filter(of_the_default_user)
+            .map(str::to_owned)
+            .collect())
+    }
+
     fn mine(&self, keys: Vec<String>) -> Vec<String> {
         let start = format!("{}:", self.prefix);
         keys.into_iter()
@@ -306,11 +317,17 @@ impl Faults for RedisFaults {
     }
 
     async fn connections(&self) -> io::Result<usize> {
-        let clients = self.server.cli(&["CLIENT", "LIST"])?;
-        Ok(clients
-            .lines()
-            .filter(|line| line.contains(" user=default "))
-            .count())
+        Ok(self.clients()?.len())
+    }
+
+    async fn subscriptions(&self) -> io::Result<usize> {
+        let clients = self.clients()?;
+        let fields = clients.iter().flat_map(|client| client.split(' '));
+        let counts = fields.filter_map(|field| match field.split_once('=')? {
+            ("sub" | "psub" | "ssub", count) => count.parse::<usize>().ok(),
+            _ => None,
+        });
+        Ok(counts.sum())
     }
 
     fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {

@@ -79,7 +79,7 @@ async fn wait_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
         let held = a.hold(&name).await?;
         // A wait asks to be polled when something has happened; a bounded one does for certain.
         let wait = b.mutex(&name).ttl(LONG);
-        let finished = polled(wait.acquire_within(ms(100)), polls).await;
+        let finished = polled(wait.acquire_within(ms(300)), polls).await;
         if let Some(guard) = finished {
             ensure(guard?.is_none(), "a held lock was granted")?;
         }
