@@ -217,7 +217,8 @@ pub enum Fault {
     HoldRequest,
     /// [`Faults::records`] and [`Faults::unbounded_records`].
     Records,
-    /// [`Faults::commands_during`], [`Faults::scripts`] and [`Faults::connections`].
+    /// [`Faults::commands_during`], [`Faults::scripts`], [`Faults::connections`] and
+    /// [`Faults::subscriptions`].
     Count,
     /// [`Faults::wrong_credentials`].
     WrongCredentials,
@@ -325,7 +326,7 @@ pub trait Faults: Send + Sync + 'static {
 
     /// Takes the next request that contains `text` out of its connection, to be delivered later,
     /// also after the client has closed that connection. Later requests pass.
-    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest>> {
+    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
         let _ = text;
         Err(absent_error(Fault::HoldRequest))
     }
@@ -353,6 +354,11 @@ pub trait Faults: Send + Sync + 'static {
 
     /// How many connections of clients the server has.
     async fn connections(&self) -> io::Result<usize> {
+        Err(absent_error(Fault::Count))
+    }
+
+    /// How many subscriptions these connections have in all.
+    async fn subscriptions(&self) -> io::Result<usize> {
         Err(absent_error(Fault::Count))
     }
 

@@ -132,7 +132,13 @@ impl Stand {
     }
 
     pub(crate) async fn proxied_client_with(&self, options: ClientOptions) -> LockResult<Client> {
-        self.open(self.proxied_connector(), options).await
+        let client = self.open(self.proxied_connector(), options).await?;
+        // What a backend uploads on first use is there before a fault hits: otherwise the request
+        // that a case catches would be an upload, and the case would prove nothing.
+        let guard = client.mutex(self.name("warm")).ttl(LONG).acquire().await?;
+        guard.renew().await?;
+        guard.release().await?;
+        Ok(client)
     }
 
     pub(crate) fn connector(&self) -> Box<dyn Connect> {

@@ -104,7 +104,7 @@ async fn busy_is_an_answer_and_not_an_error(s: Stand) -> Check {
     let held = a.hold(&name).await?;
     ensure(b.attempt(&name).await?.is_none(), "a try of a held lock")?;
     ensure(
-        b.hold_within(&name, ms(50)).await?.is_none(),
+        b.hold_within(&name, ms(500)).await?.is_none(),
         "a bounded wait for a held lock",
     )?;
     released_clean(a.give_up(held).await?)

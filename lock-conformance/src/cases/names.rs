@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
     case!("R10.12", waiting_and_hand_off_work_for_every_name),
     case!(
         "R10.13",
-        something_else_in_the_way_is_an_error_and_is_left_alone,
+        something_else_in_the_way_is_an_error,
         needs(&[Need::Fault(Fault::Obstruct)]),
     ),
 ];
@@ -331,7 +331,7 @@ async fn waiting_and_hand_off_work_for_every_name(s: Stand) -> Check {
     Ok(())
 }
 
-async fn something_else_in_the_way_is_an_error_and_is_left_alone(s: Stand) -> Check {
+async fn something_else_in_the_way_is_an_error(s: Stand) -> Check {
     let a = s.client().await?;
     let name = s.name("n");
     s.faults().obstruct(&name).await?;

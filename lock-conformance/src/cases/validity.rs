@@ -177,17 +177,36 @@ async fn grant_that_arrives_after_its_lease_is_not_valid(s: Stand) -> Check {
         let (a, name, ttl) = (a.clone(), name.clone(), s.ttl());
         async move { a.hold_fixed(&name, ttl).await }
     });
+    s.until_state(&b, &name, "granted by the server", |state| {
+        state.holders.len() == 1
+    })
+    .await?;
     // Somebody else gets the lock once the unheard grant has expired.
-    let other = within(s.replaced_within(s.ttl()) + SOON, "replaced", b.hold(&name)).await??;
+    let wait = s.replaced_within(s.ttl()) + SOON;
+    let other = within(wait, "replaced", b.hold(&name)).await??;
     s.faults().hold_replies(false).await?;
-    let answer = within(SOON, "an answer", asking).await?;
-    if let Ok(Ok(guard)) = &answer {
+    // It may fail, or find out and wait in the queue; what it must not do is believe.
+    s.eventually("the late grant is judged", SOON, || async {
+        let queued = !b.inspect(&name).await?.waiters.is_empty();
+        Ok((queued || asking.is_finished()).then_some(()))
+    })
+    .await?;
+    if asking.is_finished() {
+        let answer = asking.await;
+        let answer = answer.map_err(|error| Failure::new(error.to_string()))?;
         ensure(
-            !a.still_held(guard),
+            !answer.is_ok_and(|guard| a.still_held(&guard)),
             "a grant was valid although it arrived after its lease and after the next grant",
         )?;
+        ensure(b.still_held(&other), "the new holder holds")?;
+        return released_clean(b.give_up(other).await?);
     }
-    ensure(b.still_held(&other), "the new holder holds")
+    ensure(b.still_held(&other), "the new holder holds")?;
+    let token = other.token();
+    released_clean(b.give_up(other).await?)?;
+    let guard = within(SOON, "granted in its turn", asking).await?;
+    let guard = guard.map_err(|error| Failure::new(error.to_string()))??;
+    ensure_growing(&[token, guard.token()])
 }
 
 async fn hand_off_that_arrives_late_is_not_valid_for_longer(s: Stand) -> Check {
