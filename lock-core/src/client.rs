@@ -411,10 +411,15 @@ async fn close_down(shared: &Arc<Shared>, request: Option<Close>) {
     let drained = shared.clock.timeout(within, draining).await;
     let report = match drained {
         Some(()) => ShutdownReport::default(),
-        None => ShutdownReport {
-            still_held: shared.keeper.len(),
-            unconfirmed: shared.reaper.len(),
-        },
+        None => {
+            let still_held = shared.keeper.len();
+            // A line is there for a hold, or for a release that is not answered yet.
+            let releasing = shared.line_count().saturating_sub(still_held);
+            ShutdownReport {
+                still_held,
+                unconfirmed: releasing + shared.reaper.len(),
+            }
+        }
     };
     for hold in shared.keeper.close() {
         warn!(name = %hold.claim().name, token = %hold.token(), "client closed while the lock was held");
