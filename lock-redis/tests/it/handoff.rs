@@ -77,6 +77,7 @@ async fn every_push_lost_and_waiters_still_progress() {
     hold(&one, &first).await;
     let second_waits = queue(&two, &second).await;
     let third_waits = queue(&two, &third).await;
+    let lateness = Lateness::watch();
     let released = now();
     assert!(soon(one.release(&first)).await.expect("released"));
     let next = granted(second_waits).await;
@@ -84,14 +85,17 @@ async fn every_push_lost_and_waiters_still_progress() {
     assert!(proxy.stats().pushes_dropped > 0);
     assert!(soon(two.release(&second)).await.expect("released"));
     granted(third_waits).await;
-    // Two place renewals at the head; generous for a busy machine, far less than the TTL.
-    assert!(now().saturating_since(released) < ms(3000));
+    // One place renewal at the head for each; far less than the claim window.
+    let took = now().saturating_since(released);
+    let late = lateness.worst();
+    assert!(took < ms(2 * 500 + 500) + late * 4, "{took:?}, {late:?}");
 }
 
 #[tokio::test]
 async fn dead_holder_is_replaced_soon_after_its_ttl() {
     let server = RedisServer::start();
     let (one, two) = (client(&server).await, client(&server).await);
+    let lateness = Lateness::watch();
     let held = hold(&one, &claim_for("a", ms(700))).await;
     let next = granted(acquire(&two, &claim("a"))).await;
     assert!(next.token() > held.token());
@@ -99,7 +103,8 @@ async fn dead_holder_is_replaced_soon_after_its_ttl() {
         now() > held.validity().expires_at(),
         "lost before it is granted again"
     );
-    assert!(now() < held.validity().free_by() + ms(1000));
+    let slack = one.capabilities().expiry_slack;
+    assert!(now() < held.validity().free_by() + slack + lateness.worst() * 4);
 }
 
 #[tokio::test]
@@ -114,11 +119,13 @@ async fn dead_waiter_at_the_head_costs_at_most_the_claim_window() {
     let third_waits = queue(&three, &third).await;
     // As good as dead: nothing from it arrives any more, and nothing reaches it.
     proxy.black_hole();
+    let lateness = Lateness::watch();
     let released = now();
     assert!(soon(one.release(&first)).await.expect("released"));
     let next = granted(third_waits).await;
     let took = now().saturating_since(released);
-    assert!(took < ms(2000 + 500), "{took:?}");
+    let late = lateness.worst();
+    assert!(took < ms(2000 + 500) + late * 4, "{took:?}, {late:?}");
     assert_eq!(next.claim().nonce, third.nonce);
     second_waits.abort();
 }
