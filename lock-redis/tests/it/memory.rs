@@ -1,5 +1,7 @@
 //! A server whose memory is full refuses new locks, and never traps those that are held.
 
+use std::sync::{Arc, Mutex};
+
 use lock_conformance::servers::RedisServer;
 use lock_core::{ErrorKind, Reach, Renewal};
 
@@ -53,4 +55,44 @@ async fn full_server_replaces_a_dead_holder() {
         .cli(&["CONFIG", "SET", "maxmemory", "1"])
         .expect("set");
     granted(waits).await;
+}
+
+/// What is logged while this is alive, on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("no panic")).into_owned()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn server_that_evicts_keys_is_warned_about() {
+    let server = RedisServer::start();
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    client(&server).await;
+    assert_eq!(log.text(), "");
+    server
+        .cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+        .expect("set");
+    client(&server).await;
+    assert!(log.text().contains("allkeys-lru"), "{}", log.text());
 }
