@@ -71,6 +71,11 @@ impl Stand {
         self.pace().ttl
     }
 
+    /// A TTL that a keeper keeps up with on a machine that is also compiling something.
+    pub(crate) fn kept_ttl(&self) -> Duration {
+        self.pace().ttl * 3
+    }
+
     pub(crate) fn slack(&self) -> Duration {
         self.pace().slack
     }

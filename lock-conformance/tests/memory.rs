@@ -13,7 +13,7 @@ impl Harness for MemoryHarness {
     }
 
     fn pace(&self) -> Pace {
-        Pace::new(Duration::from_millis(200))
+        Pace::new(Duration::from_millis(300))
     }
 
     fn arena(&self, _case: &Case) -> Result<Arena, Missing> {

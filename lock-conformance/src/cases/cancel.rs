@@ -253,9 +253,9 @@ async fn guard_outlives_its_client(s: Stand) -> Check {
     let name = s.name("n");
     let guard = {
         let a = s.client().await?;
-        a.hold_for(&name, s.ttl()).await?
+        a.hold_for(&name, s.kept_ttl()).await?
     };
-    let end = Clock::system().now() + s.ttl() * 3;
+    let end = Clock::system().now() + s.kept_ttl() * 2;
     while Clock::system().now() < end {
         guard.check()?;
         ensure(b.attempt(&name).await?.is_none(), "a held lock was granted")?;
@@ -284,10 +284,10 @@ async fn client_outlives_the_runtime_it_was_opened_on(s: Stand) -> Check {
     let guard = within(
         SOON,
         "granted on another runtime",
-        a.hold_for(&name, s.ttl()),
+        a.hold_for(&name, s.kept_ttl()),
     );
     let guard = guard.await??;
-    Clock::system().sleep(s.ttl() * 2).await;
+    Clock::system().sleep(s.kept_ttl() * 2).await;
     ensure(a.still_held(&guard), "lost on another runtime")?;
     released_clean(a.give_up(guard).await?)?;
     s.at_rest(&name).await

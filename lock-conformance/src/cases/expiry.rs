@@ -77,10 +77,10 @@ async fn dead_holder_is_replaced_within_its_ttl(s: Stand) -> Check {
 async fn live_holder_is_kept_for_many_ttls(s: Stand) -> Check {
     let (a, b) = (s.client().await?, s.client().await?);
     let name = s.name("n");
-    let guard = a.hold_for(&name, s.ttl()).await?;
+    let guard = a.hold_for(&name, s.kept_ttl()).await?;
     let token = guard.token();
     let clock = Clock::system();
-    let end = clock.now() + s.ttl() * 6;
+    let end = clock.now() + s.kept_ttl() * 4;
     while clock.now() < end {
         ensure(
             b.attempt(&name).await?.is_none(),
@@ -251,14 +251,14 @@ async fn backward_step_of_the_servers_clock_neither_blocks_nor_evicts(s: Stand) 
     let (a, b) = (s.client().await?, s.client().await?);
     let (name, dead) = (s.name("live"), s.claim("dead", s.ttl() * 2));
     let backend = s.backend().await?;
-    let live = a.hold_for(&name, s.ttl() * 2).await?;
+    let live = a.hold_for(&name, s.kept_ttl()).await?;
     let corpse = some(backend.try_acquire(&dead).await?, "the lock is free")?;
     s.faults().step_clock(-3600).await?;
     let waited = s.replaced_within(dead.ttl) + s.claim_window() + SOON;
     let next = b.hold(dead.name.as_str());
     let next = within(waited, "a dead holder does not gain an hour", next).await??;
     ensure_growing(&[corpse.token(), next.token()])?;
-    let end = Clock::system().now() + s.ttl() * 4;
+    let end = Clock::system().now() + s.kept_ttl() * 2;
     while Clock::system().now() < end {
         ensure(a.still_held(&live), "a live holder lost its lock")?;
         ensure(

@@ -118,7 +118,7 @@ async fn token_does_not_change_during_a_hold(s: Stand) -> Check {
     let a = s.client().await?;
     let name = s.name("n");
     let owner = OwnerId::new();
-    let guard = a.mutex(&name).ttl(s.ttl()).owner(owner).acquire().await?;
+    let guard = a.mutex(&name).ttl(LONG).owner(owner).acquire().await?;
     let token = guard.token();
     for _ in 0..3 {
         guard.renew().await?;

@@ -214,17 +214,17 @@ async fn lost_guard_cannot_be_renewed(s: Stand) -> Check {
 }
 
 async fn forgotten_guard_ends_at_the_longest_hold(s: Stand) -> Check {
-    let longest = s.ttl() * 3;
+    let longest = s.kept_ttl() * 2;
     let a = s.client_with(s.options().with_max_hold(longest)).await?;
     let b = s.client().await?;
     let name = s.name("n");
     let clock = Clock::system();
     let began = clock.now();
-    let forgotten = a.hold_for(&name, s.ttl()).await?;
-    let wait = longest + s.replaced_within(s.ttl()) + SOON;
+    let forgotten = a.hold_for(&name, s.kept_ttl()).await?;
+    let wait = longest + s.replaced_within(s.kept_ttl()) + SOON;
     let _new = within(wait, "a forgotten lock is replaced", b.hold(&name)).await??;
     ensure(
-        clock.now() + s.ttl() >= began + longest,
+        clock.now() + s.kept_ttl() >= began + longest,
         "the lock was lost long before its longest hold",
     )?;
     ensure_kind(forgotten.check(), &[ErrorKind::Lost], "the forgotten guard")?;
@@ -234,7 +234,7 @@ async fn forgotten_guard_ends_at_the_longest_hold(s: Stand) -> Check {
 async fn guard_is_kept_alive_while_the_programs_runtime_is_blocked(s: Stand) -> Check {
     let b = s.client().await?;
     let name = s.name("n");
-    let blocked = s.ttl() * 4;
+    let blocked = s.kept_ttl() * 3;
     let (tell, told) = tokio::sync::oneshot::channel();
     let program = thread::spawn({
         let (s, name) = (s.clone(), name.clone());
@@ -245,7 +245,7 @@ async fn guard_is_kept_alive_while_the_programs_runtime_is_blocked(s: Stand) -> 
                 .build()?;
             runtime.block_on(async {
                 let a = s.client().await?;
-                let guard = a.hold_for(&name, s.ttl()).await?;
+                let guard = a.hold_for(&name, s.kept_ttl()).await?;
                 let token = guard.token();
                 // The case may have failed meanwhile.
                 let _ = tell.send(());
@@ -259,7 +259,7 @@ async fn guard_is_kept_alive_while_the_programs_runtime_is_blocked(s: Stand) -> 
     within(SOON, "the program holds the lock", told)
         .await?
         .map_err(|_| Failure::new("the program did not get the lock"))?;
-    let end = Clock::system().now() + (blocked - s.ttl() / 2);
+    let end = Clock::system().now() + (blocked - s.kept_ttl() / 2);
     while Clock::system().now() < end {
         ensure(
             b.attempt(&name).await?.is_none(),

@@ -289,10 +289,10 @@ async fn renewal_by_hand_makes_the_lease_whole(s: Stand) -> Check {
     let a = s.client().await?;
     let b = s.client().await?;
     let name = s.name("n");
-    let ttl = s.ttl() * 2;
+    let ttl = s.kept_ttl();
     let guard = a.hold_fixed(&name, ttl).await?;
     let clock = Clock::system();
-    let end = clock.now() + ttl * 3;
+    let end = clock.now() + ttl * 2;
     while clock.now() < end {
         clock.sleep(ttl / 4).await;
         guard.renew().await?;

@@ -265,12 +265,16 @@ async fn first_of_two_leaves(s: &Stand, bounded: Option<Duration>) -> Check {
     ensure_pending(&mut second, "the second task")?;
     let second = tokio::spawn(second);
     let behind = queue_up(s, &c, &a, &name, 2).await?;
+    let leaving = a.inspect(&name).await?.waiters[0].nonce;
     match bounded {
         Some(_) => within(SOON, "the first gives up", joined(first)).await??,
         None => first.abort(),
     }
-    // Its place passes to the second task, whatever nonce that has.
-    s.until_queued(&a, &name, 2).await?;
+    // Before the lock comes free: a grant that meets the leaving task counts as its turn.
+    s.until_state(&a, &name, "the second task in its place", |state| {
+        state.waiters.len() == 2 && state.waiters[0].nonce != leaving
+    })
+    .await?;
     released_clean(a.give_up(held).await?)?;
     let guard = within(
         SOON,
