@@ -27,8 +27,10 @@ use crate::owner::{Nonce, OwnerId};
 use crate::queue::{Entry, LocalQueue};
 use crate::reaper::Reaper;
 
-/// Between two attempts of one acquire whose connection broke.
+/// Between two attempts of one request whose connection broke.
 const PAUSE: Duration = Duration::from_millis(20);
+/// An acquire that fails again and again does not ask more often than this in the end.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a line is told.
 #[derive(Debug)]
@@ -63,7 +65,8 @@ pub(crate) struct Waiter {
     pub(crate) _counted: Arc<()>,
     /// Keeps the client open for the guard to come.
     pub(crate) client: Arc<Client>,
-    pub(crate) reply: oneshot::Sender<Result<Option<Guard>>>,
+    /// `None` once it was answered before its turn had ended.
+    pub(crate) reply: Option<oneshot::Sender<Result<Option<Guard>>>>,
 }
 
 impl Waiter {
@@ -72,10 +75,58 @@ impl Waiter {
         self.answer(Ok(Some(guard)));
     }
 
-    fn answer(self, answer: Result<Option<Guard>>) {
-        // Nobody may be listening any more. A guard that comes back unheard is dropped here, and
-        // its drop gives it back like every other.
-        drop(self.reply.send(answer));
+    fn answer(mut self, answer: Result<Option<Guard>>) {
+        self.answer_early(answer);
+    }
+
+    /// Answers while the backend is still busy with this waiter's claim.
+    fn answer_early(&mut self, answer: Result<Option<Guard>>) {
+        if let Some(reply) = self.reply.take() {
+            // Nobody may be listening any more. A guard that comes back unheard is dropped here,
+            // and its drop gives it back like every other.
+            drop(reply.send(answer));
+        }
+    }
+
+    /// Whether nobody waits for the answer: it was given, or its caller was dropped.
+    fn has_gone(&self) -> bool {
+        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// Until when it is answered at the latest. One that only tries waits for those before it at
+    /// most as long as for an answer of its own.
+    fn limit(&self, op_timeout: Duration) -> Option<BootInstant> {
+        if self.waits {
+            self.deadline
+        } else {
+            Some(self.started + op_timeout)
+        }
+    }
+}
+
+/// The waiter whose turn it is while the line is busy with its claim, and what it is told if its
+/// time is up before that.
+struct Late<'a> {
+    waiter: Option<&'a mut Waiter>,
+    limit: Option<BootInstant>,
+    /// `None` for "busy".
+    error: Option<Error>,
+}
+
+impl Late<'_> {
+    fn nobody() -> Self {
+        Self {
+            waiter: None,
+            limit: None,
+            error: None,
+        }
+    }
+
+    fn answer(&mut self, error: Option<Error>) {
+        self.limit = None;
+        if let Some(waiter) = self.waiter.take() {
+            waiter.answer_early(error.map_or(Ok(None), Err));
+        }
     }
 }
 
@@ -85,7 +136,8 @@ pub(crate) struct Line {
     inbox: mpsc::UnboundedReceiver<Message>,
     parked: LocalQueue<Box<Waiter>>,
     closing: bool,
-    /// When the backend was last known to work for this line.
+    /// Since when the backend's silence counts: when it was last known to work for this line, or
+    /// this line last began to ask after a time in which it had nothing to ask for.
     contact: Option<BootInstant>,
     /// What is held, so that a panic in here ends it instead of leaving it to the keeper for ever.
     current: Option<Arc<Hold>>,
@@ -195,26 +247,27 @@ impl Line {
         if !turn.waiter.waits {
             return self.attempt(turn).await.map_err(|()| None);
         }
-        // An attempt that comes after a long wait in line has an operation's time of its own; one
-        // that finds the backend silent since its caller came has had it already.
-        let anchor = self.contact.map_or(turn.waiter.started, |contact| {
-            contact.max(turn.waiter.started)
-        });
-        let limit = anchor + self.shared.op_timeout;
         let mut pause = Duration::ZERO;
         loop {
             let mut may_stand = true;
             let stood = match turn.standing.take() {
                 Some(Standing::Granted(grant)) => Stood::Granted(grant),
-                Some(Standing::Queued) | None => self.stand(&turn, limit, pause).await,
+                Some(Standing::Queued) | None => {
+                    let limit = self.limit(&turn.waiter);
+                    self.stand(&turn, limit, pause).await
+                }
             };
             let error = match stood {
-                Stood::Granted(grant) => match self.confirm(grant, &turn.waiter).await {
+                Stood::Granted(grant) => match self.confirm(grant, &mut turn.waiter).await {
                     Ok(grant) => return Ok(self.hold(*turn.waiter, grant)),
                     Err(error) => error,
                 },
                 Stood::Failed(error) => {
-                    may_stand = turn.claim.progress.reach() != Reach::Unsent;
+                    let reach = turn.claim.progress.reach();
+                    if reach == Reach::Queued || !error.is_retryable() {
+                        self.contact = Some(self.shared.clock.now());
+                    }
+                    may_stand = reach != Reach::Unsent;
                     error
                 }
                 Stood::Withdrawn => return Err(self.vacate(turn.claim).await),
@@ -222,7 +275,7 @@ impl Line {
                     // Never answered is not busy (R9).
                     let answer = match turn.claim.progress.reach() {
                         Reach::Queued | Reach::Adrift => Ok(None),
-                        Reach::Unsent | Reach::Sent => Err(self.unanswered(ErrorKind::Unavailable)),
+                        Reach::Unsent | Reach::Sent => Err(self.silence()),
                     };
                     turn.waiter.answer(answer);
                     return Err(self.vacate(turn.claim).await);
@@ -240,23 +293,38 @@ impl Line {
             };
             // The nonce is given up before another is tried: two requests of one caller must not
             // both win.
-            let settled = !may_stand || self.released(&turn.claim, limit).await;
-            let again = self.shared.clock.now() + PAUSE < limit && !self.closing;
+            let error = error.with_name(&self.name);
+            let limit = self.limit(&turn.waiter);
+            let mut late = self.late(&mut turn.waiter, Some(error.clone()));
+            let settled = !may_stand || self.released(&turn.claim, limit, &mut late).await;
+            pause = (pause * 2).clamp(PAUSE, LONGEST_PAUSE);
+            let again =
+                self.shared.clock.now() + pause < limit && !self.closing && !turn.waiter.has_gone();
             if !error.is_retryable() || !settled || !again {
                 if !settled {
                     self.clean(turn.claim);
                 }
-                turn.waiter.answer(Err(error.with_name(&self.name)));
+                turn.waiter.answer(Err(error));
                 return Err(None);
             }
             debug!(name = %self.name, %error, "acquire is tried again under a fresh nonce");
             turn.claim = self.claim(&turn.waiter);
-            pause = PAUSE;
         }
     }
 
+    /// Until when a backend that does not answer is asked on behalf of `waiter`.
+    ///
+    /// An attempt that comes after a long wait has an operation's time of its own; one that finds
+    /// the backend silent since its caller came has had it already.
+    fn limit(&self, waiter: &Waiter) -> BootInstant {
+        let anchor = self
+            .contact
+            .map_or(waiter.started, |contact| contact.max(waiter.started));
+        anchor + self.shared.op_timeout
+    }
+
     /// One attempt that does not queue.
-    async fn attempt(&mut self, turn: Turn) -> Result<Arc<Hold>, ()> {
+    async fn attempt(&mut self, mut turn: Turn) -> Result<Arc<Hold>, ()> {
         let shared = Arc::clone(&self.shared);
         let claim = turn.claim;
         let limit = turn.waiter.started + shared.op_timeout;
@@ -266,7 +334,7 @@ impl Line {
         let outcome = match self.attend(trying).await {
             Some(Ok(Some(grant))) => {
                 self.contact = Some(shared.clock.now());
-                self.confirm(grant, &turn.waiter).await.map(Some)
+                self.confirm(grant, &mut turn.waiter).await.map(Some)
             }
             Some(Ok(None)) => {
                 self.contact = Some(shared.clock.now());
@@ -308,7 +376,7 @@ impl Line {
             if self.closing {
                 return Stood::Closed;
             }
-            if turn.waiter.reply.is_closed() {
+            if turn.waiter.has_gone() {
                 return Stood::Withdrawn;
             }
             let reach = *progress.borrow_and_update();
@@ -360,19 +428,23 @@ impl Line {
 
     /// Makes a grant fit to be handed out: a fixed lease is made whole first, and one whose validity
     /// is over is never used and never thrown away, but asked about.
-    async fn confirm(&mut self, grant: Grant, waiter: &Waiter) -> Result<Grant> {
+    async fn confirm(&mut self, grant: Grant, waiter: &mut Waiter) -> Result<Grant> {
         let shared = Arc::clone(&self.shared);
         let stale = grant.validity().expires_at() <= shared.clock.now();
         let partial = grant.is_provisional() && waiter.lease == Lease::Fixed;
         if !stale && !partial {
             return Ok(grant);
         }
+        let unconfirmed = self
+            .error(ErrorKind::Indeterminate)
+            .with_detail("a grant could not be confirmed in time");
+        let mut late = self.late(waiter, Some(unconfirmed.clone()));
         let grants = [&grant];
         let asking = shared
             .clock
             .timeout(shared.op_timeout, shared.backend.renew(&grants));
         let answer = self
-            .attend(asking)
+            .attend_late(&mut late, asking)
             .await
             .and_then(|answers| answers.into_iter().next());
         match answer {
@@ -383,8 +455,7 @@ impl Line {
             // It ended before its caller knew of it; as far as the caller is concerned it never was.
             Some(Ok(_)) => Err(Error::new(ErrorKind::Unavailable, "acquire")
                 .with_detail("the grant ended before it could be used")),
-            None => Err(Error::new(ErrorKind::Indeterminate, "acquire")
-                .with_detail("a grant could not be confirmed in time")),
+            None => Err(unconfirmed),
         }
     }
 
@@ -495,8 +566,8 @@ impl Line {
         self.current = None;
         self.contact = Some(shared.clock.now());
         let limit = shared.clock.now() + shared.op_timeout;
-        let Some(waiter) = self.next_waiting() else {
-            answer(self.release(hold, limit).await);
+        let Some(mut waiter) = self.next_waiting() else {
+            answer(self.release(hold, limit, &mut Late::nobody()).await);
             return None;
         };
         let next = self.claim(&waiter);
@@ -505,8 +576,11 @@ impl Line {
         let passing = shared
             .clock
             .timeout_at(limit, shared.backend.pass(hold.claim(), &next));
-        match self.attend(passing).await {
+        // It has stood in line until now.
+        let mut late = self.late(&mut waiter, None);
+        match self.attend_late(&mut late, passing).await {
             Some(Ok(passed)) => {
+                self.contact = Some(shared.clock.now());
                 answer(if passed.released {
                     Released::Clean
                 } else {
@@ -518,14 +592,19 @@ impl Line {
                 // Either half may have happened. Only the release is repeated; the next in line
                 // asks afresh.
                 self.clean(next);
-                answer(self.release(hold, limit).await);
+                answer(self.release(hold, limit, &mut late).await);
                 Some(self.turn(waiter))
             }
         }
     }
 
     /// Releases the nonce of `hold`, again until `limit`; in the background after that.
-    async fn release(&mut self, hold: &Arc<Hold>, limit: BootInstant) -> Released {
+    async fn release(
+        &mut self,
+        hold: &Arc<Hold>,
+        limit: BootInstant,
+        late: &mut Late<'_>,
+    ) -> Released {
         let shared = Arc::clone(&self.shared);
         let claim = hold.claim();
         let validity = hold.validity();
@@ -534,7 +613,7 @@ impl Line {
             let releasing = shared
                 .clock
                 .timeout_at(limit, shared.backend.release(claim));
-            match self.attend(releasing).await {
+            match self.attend_late(late, releasing).await {
                 Some(Ok(true)) => {
                     debug!(name = %self.name, token = %hold.token(), "released");
                     return Released::Clean;
@@ -546,7 +625,7 @@ impl Line {
                 }
                 Some(Ok(false)) => return Released::WasLost(LossReason::NotHeld),
                 Some(Err(error)) if error.is_retryable() && shared.clock.now() + PAUSE < limit => {
-                    self.attend(shared.clock.sleep(PAUSE)).await;
+                    self.attend_late(late, shared.clock.sleep(PAUSE)).await;
                 }
                 Some(Err(_)) | None => {
                     self.clean(claim.clone());
@@ -562,6 +641,7 @@ impl Line {
     /// Sees to it that a hold that was lost leaves nothing behind.
     fn after_loss(&mut self, hold: &Arc<Hold>) {
         self.current = None;
+        self.contact = Some(self.shared.clock.now());
         // What the backend itself took away is gone there. What only ended here may have been
         // extended there by a renewal whose answer was lost; but it is not ended *before* its time
         // there, since a live holder is not replaced before its TTL (R6).
@@ -582,19 +662,29 @@ impl Line {
     async fn vacate(&mut self, claim: Claim) -> Option<Turn> {
         let shared = Arc::clone(&self.shared);
         // A place is handed on where there may be one; one that is adrift cannot be asked about.
-        let may_have_place = matches!(claim.progress.reach(), Reach::Sent | Reach::Queued);
+        let reach = claim.progress.reach();
+        let may_have_place = matches!(reach, Reach::Sent | Reach::Queued);
+        if reach == Reach::Queued {
+            self.contact = Some(shared.clock.now());
+        }
         match if may_have_place {
             self.next_waiting()
         } else {
             None
         } {
-            Some(waiter) => {
+            Some(mut waiter) => {
                 let next = self.claim(&waiter);
                 next.progress.report(Reach::Sent);
                 let replacing = shared
                     .clock
                     .timeout(shared.op_timeout, shared.backend.replace(&claim, &next));
-                match self.attend(replacing).await {
+                let error = (!self.reached(&waiter)).then(|| self.silence());
+                let mut late = self.late(&mut waiter, error);
+                let replaced = self.attend_late(&mut late, replacing).await;
+                if let Some(Ok(_)) = replaced {
+                    self.contact = Some(shared.clock.now());
+                }
+                match replaced {
                     Some(Ok(Replaced::Now(standing))) => Some(Turn::placed(waiter, next, standing)),
                     Some(Ok(Replaced::Gone)) => Some(self.turn(waiter)),
                     Some(Err(_)) | None => {
@@ -607,7 +697,7 @@ impl Line {
             None => {
                 let limit = shared.clock.now() + shared.op_timeout;
                 let sent = claim.progress.reach() != Reach::Unsent;
-                if sent && !self.released(&claim, limit).await {
+                if sent && !self.released(&claim, limit, &mut Late::nobody()).await {
                     self.clean(claim);
                 }
                 None
@@ -616,12 +706,12 @@ impl Line {
     }
 
     /// Releases `claim` once; whether the backend confirmed it by `limit`.
-    async fn released(&mut self, claim: &Claim, limit: BootInstant) -> bool {
+    async fn released(&mut self, claim: &Claim, limit: BootInstant, late: &mut Late<'_>) -> bool {
         let shared = Arc::clone(&self.shared);
         let releasing = shared
             .clock
             .timeout_at(limit, shared.backend.release(claim));
-        matches!(self.attend(releasing).await, Some(Ok(_)))
+        matches!(self.attend_late(late, releasing).await, Some(Ok(_)))
     }
 
     fn clean(&self, claim: Claim) {
@@ -630,6 +720,12 @@ impl Line {
 
     /// Awaits `work` without letting those in line wait past their time.
     async fn attend<F: Future>(&mut self, work: F) -> F::Output {
+        self.attend_late(&mut Late::nobody(), work).await
+    }
+
+    /// Awaits `work` that is done for one waiter, without letting that one or those in line wait
+    /// past their time.
+    async fn attend_late<F: Future>(&mut self, late: &mut Late<'_>, work: F) -> F::Output {
         let shared = Arc::clone(&self.shared);
         let mut work = pin!(work);
         loop {
@@ -637,9 +733,27 @@ impl Line {
             tokio::select! {
                 biased;
                 output = &mut work => return output,
-                Some(message) = self.inbox.recv() => self.hear(message),
+                Some(message) = self.inbox.recv() => {
+                    self.hear(message);
+                    if self.closing {
+                        late.answer(Some(self.error(ErrorKind::Closed)));
+                    }
+                }
+                () = shared.clock.sleep_until_some(late.limit) => {
+                    let error = late.error.take();
+                    late.answer(error);
+                }
                 () = shared.clock.sleep_until_some(parked_limit) => self.expire_parked(),
             }
+        }
+    }
+
+    /// Has `waiter` told `error`, or that the lock is busy, if its time is up too early.
+    fn late<'a>(&self, waiter: &'a mut Waiter, error: Option<Error>) -> Late<'a> {
+        Late {
+            limit: waiter.limit(self.shared.op_timeout),
+            waiter: Some(waiter),
+            error,
         }
     }
 
@@ -688,38 +802,33 @@ impl Line {
     }
 
     fn park(&mut self, waiter: Box<Waiter>) {
-        // One that only tries waits for those before it at most as long as for an answer of its own.
-        let patience = || Some(waiter.started + self.shared.op_timeout);
         self.parked.push(Entry {
             ticket: waiter.ticket,
             owner: waiter.owner,
             waits: waiter.waits,
-            limit: if waiter.waits {
-                waiter.deadline
-            } else {
-                patience()
-            },
+            limit: waiter.limit(self.shared.op_timeout),
             caller: waiter,
         });
     }
 
     fn expire_parked(&mut self) {
         for waiter in self.parked.take_expired(self.shared.clock.now()) {
-            // Whoever saw the backend work while standing in line was in a queue; one that never
-            // did cannot say that the lock is busy.
-            let reached = self.current.is_some()
-                || self
-                    .contact
-                    .is_some_and(|contact| contact >= waiter.started);
-            let answer = if waiter.waits && reached {
+            let answer = if waiter.waits && self.reached(&waiter) {
                 Ok(None)
             } else {
-                Err(self
-                    .error(ErrorKind::Unavailable)
-                    .with_detail("no answer in time"))
+                Err(self.silence())
             };
             waiter.answer(answer);
         }
+    }
+
+    /// Whoever saw the backend work while standing in line was in a queue; one that never did
+    /// cannot say that the lock is busy.
+    fn reached(&self, waiter: &Waiter) -> bool {
+        self.current.is_some()
+            || self
+                .contact
+                .is_some_and(|contact| contact >= waiter.started)
     }
 
     /// What an unanswered claim ends with: certainly not there, or unknown.
@@ -728,6 +837,10 @@ impl Line {
             Reach::Sent => ErrorKind::Indeterminate,
             Reach::Unsent | Reach::Queued | Reach::Adrift => ErrorKind::Unavailable,
         })
+    }
+
+    fn silence(&self) -> Error {
+        self.unanswered(ErrorKind::Unavailable)
     }
 
     fn unanswered(&self, kind: ErrorKind) -> Error {

@@ -152,7 +152,7 @@ impl Mutex {
             deadline: wait.map(|wait| started + wait),
             _counted: Arc::clone(&shared.waiting),
             client: Arc::clone(&self.client),
-            reply,
+            reply: Some(reply),
         };
         let span = debug_span!("acquire", %name, waits);
         let mut withdrawal = Withdrawal {

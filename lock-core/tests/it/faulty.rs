@@ -11,6 +11,7 @@ use lock_core::{
     FencingToken, Grant, LockName, LockState, Locks, MemoryStore, Page, Passed, Reach, Renewal,
     Replaced, Result, async_trait,
 };
+use tokio::sync::Notify;
 
 /// What goes wrong with one request.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,10 @@ pub(crate) enum Fault {
     Silent,
     /// The backend's own code panics.
     Panic,
+    /// It takes this long to arrive.
+    Slow(Duration),
+    /// It is executed, and the answer stays away until [`Plan::deliver`].
+    Late,
 }
 
 /// What each operation is to suffer next, and how often it was called.
@@ -32,9 +37,15 @@ pub(crate) enum Fault {
 pub(crate) struct Plan {
     faults: Mutex<HashMap<&'static str, VecDeque<Fault>>>,
     calls: Mutex<HashMap<&'static str, usize>>,
+    delivery: Notify,
 }
 
 impl Plan {
+    /// Lets the answer of a request that is [`Fault::Late`] through.
+    pub(crate) fn deliver(&self) {
+        self.delivery.notify_one();
+    }
+
     pub(crate) fn next(&self, op: &'static str, faults: &[Fault]) {
         self.faults
             .lock()
@@ -93,6 +104,16 @@ impl Plan {
                 pending().await
             }
             Some(Fault::Panic) => panic!("a panic that the test planned"),
+            Some(Fault::Slow(delay)) => {
+                tokio::time::sleep(delay).await;
+                real.await
+            }
+            Some(Fault::Late) => {
+                let answer = real.await;
+                self.called("deliver");
+                self.delivery.notified().await;
+                answer
+            }
         }
     }
 }
@@ -113,7 +134,11 @@ impl Faulty {
     }
 
     pub(crate) async fn open(&self) -> Locks {
-        let options = ClientOptions::default().with_op_timeout(Duration::from_millis(300));
+        self.open_with(ClientOptions::default().with_op_timeout(Duration::from_millis(300)))
+            .await
+    }
+
+    pub(crate) async fn open_with(&self, options: ClientOptions) -> Locks {
         Locks::open(self.clone(), options)
             .await
             .expect("memory is always there")

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod faulty;
+mod in_line;
 mod loss;
 mod outage;
 mod reentrancy;
