@@ -2,6 +2,7 @@
 #![cfg(feature = "servers")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
 
+mod guarantees;
 mod proxy;
 mod servers;
 
