@@ -97,7 +97,15 @@ fn kind_of(error: &RedisError) -> Meaning {
 fn of_script(detail: &str) -> Meaning {
     if detail.contains("WRONGTYPE") {
         Meaning::Foreign
-    } else if detail.contains("NOPERM") || detail.contains("The user executing the script can't") {
+    } else if [
+        "NOPERM",
+        // Redis 7.0, and from Redis 7.2 and Valkey on.
+        "The user executing the script can't",
+        "ACL failure in script",
+    ]
+    .iter()
+    .any(|text| detail.contains(text))
+    {
         Meaning::Denied
     } else if detail.contains("OOM command not allowed") {
         Meaning::Refused
@@ -146,6 +154,10 @@ mod tests {
             (
                 "-ERR Error running script: @user_script:5: WRONGTYPE Operation\r\n",
                 ErrorKind::WrongType,
+            ),
+            (
+                "-ERR ACL failure in script: User app has no permissions to run the 'zadd' command\r\n",
+                ErrorKind::Denied,
             ),
             (
                 "-ERR The user executing the script can't run this command or subcommand\r\n",
