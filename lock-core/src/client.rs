@@ -1,219 +1,24 @@
-//! One client: its background thread, and what the parts that run there share.
+//! One client: its background thread, from connecting to closing.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::runtime::{self, Handle};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use crate::backend::{Backend, Connect, Context, Event};
-use crate::capability::Capabilities;
-use crate::clock::Clock;
+use crate::backend::{Connect, Context, Event};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hold::Hold;
-use crate::keeper::{self, Keeper};
-use crate::lease::{LeaseEvent, LossReason};
-use crate::line::{Line, Message};
+use crate::keeper;
+use crate::lease::LossReason;
+use crate::line::Line;
+use crate::message::Message;
 use crate::name::LockName;
 use crate::options::ClientOptions;
-use crate::owner::{Identity, Nonce};
-use crate::reaper::Reaper;
-
-/// What every part of a client reaches. Lives as long as any of them.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) clock: Clock,
-    pub(crate) identity: Identity,
-    pub(crate) runtime: Handle,
-    pub(crate) op_timeout: Duration,
-    pub(crate) outage_limit: Duration,
-    pub(crate) max_hold: Option<Duration>,
-    pub(crate) default_ttl: Duration,
-    pub(crate) keeper: Keeper,
-    pub(crate) reaper: Reaper,
-    /// One clone for every waiter there is.
-    pub(crate) waiting: Arc<()>,
-    lines: Mutex<HashMap<LockName, mpsc::UnboundedSender<Message>>>,
-    /// How many lines there are, to wait for the last one.
-    line_count: watch::Sender<usize>,
-    closing: AtomicBool,
-    /// The process that connected. In a forked child nothing of the background thread exists.
-    pid: u32,
-}
-
-impl Shared {
-    /// Hands `message` to the line of `name`, and makes the line when there is none.
-    pub(crate) fn submit(self: &Arc<Self>, name: &LockName, message: Message) {
-        let mut lines = self.lines();
-        let message = match lines.get(name) {
-            Some(line) => match line.send(message) {
-                Ok(()) => return,
-                // The line died in a panic of its backend; a new one takes over.
-                Err(mpsc::error::SendError(message)) => message,
-            },
-            None => message,
-        };
-        let (sender, inbox) = mpsc::unbounded_channel();
-        // Cannot fail: the receiver is right here.
-        let _ = sender.send(message);
-        if lines.insert(name.clone(), sender).is_none() {
-            self.line_count.send_modify(|count| *count += 1);
-        }
-        drop(lines);
-        self.runtime
-            .spawn(Line::new(Arc::clone(self), name.clone(), inbox).run());
-    }
-
-    /// Hands `message` to the line of `name` if there is one.
-    pub(crate) fn notify(&self, name: &LockName, message: Message) -> Result<(), Message> {
-        match self.lines().get(name) {
-            Some(line) => line.send(message).map_err(|unsent| unsent.0),
-            None => Err(message),
-        }
-    }
-
-    /// Takes the line of `name` off the list if nothing has been sent to it meanwhile.
-    pub(crate) fn retire(&self, name: &LockName, inbox: &mpsc::UnboundedReceiver<Message>) -> bool {
-        let mut lines = self.lines();
-        // Messages are sent under this same mutex, so what is empty now stays empty.
-        if !inbox.is_empty() {
-            return false;
-        }
-        if lines.remove(name).is_some() {
-            self.line_count.send_modify(|count| *count -= 1);
-        }
-        true
-    }
-
-    /// Takes the line of `name` off the list if it is dead.
-    pub(crate) fn forget(&self, name: &LockName) {
-        let mut lines = self.lines();
-        if lines
-            .get(name)
-            .is_some_and(mpsc::UnboundedSender::is_closed)
-        {
-            lines.remove(name);
-            self.line_count.send_modify(|count| *count -= 1);
-        }
-    }
-
-    /// Why `hold` has ended, if it has, looking at the clock as well.
-    pub(crate) fn ended(&self, hold: &Arc<Hold>) -> Option<LossReason> {
-        let (ended_now, ended) = hold.apply(LeaseEvent::Tick);
-        if ended_now {
-            self.hold_ended(hold);
-        }
-        ended
-    }
-
-    /// Ends `hold` for `reason`, unless it has ended already.
-    pub(crate) fn end(&self, hold: &Arc<Hold>, reason: LossReason) {
-        if hold.apply(LeaseEvent::End(reason)).0 {
-            self.hold_ended(hold);
-        }
-    }
-
-    /// Tells everybody concerned that `hold`, which has just ended, did.
-    pub(crate) fn hold_ended(&self, hold: &Arc<Hold>) {
-        let claim = hold.claim();
-        self.keeper.remove(&claim.nonce);
-        let reason = hold.apply(LeaseEvent::Tick).1.unwrap_or(LossReason::Closed);
-        if reason == LossReason::Released {
-            // The line did it itself.
-            return;
-        }
-        warn!(name = %claim.name, token = %hold.token(), %reason, "lock lost");
-        // No line means that it has gone already, and with it the interest in this hold.
-        let _ = self.notify(&claim.name, Message::Ended { nonce: claim.nonce });
-    }
-
-    fn end_by_nonce(&self, nonce: &Nonce, reason: LossReason) {
-        if let Some(hold) = self.keeper.get(nonce) {
-            self.end(&hold, reason);
-        }
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
-    /// Whether this process is a copy of the one that connected.
-    pub(crate) fn is_forked(&self) -> bool {
-        self.pid != std::process::id()
-    }
-
-    /// Refuses work on a client that cannot do it any more.
-    pub(crate) fn usable(&self, op: &'static str) -> Result<()> {
-        if self.is_forked() {
-            return Err(Error::new(ErrorKind::Closed, op)
-                .with_detail("this process is a forked copy of the one that connected"));
-        }
-        if self.is_closing() {
-            return Err(Error::new(ErrorKind::Closed, op));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn line_count(&self) -> usize {
-        *self.line_count.borrow()
-    }
-
-    /// Runs one backend call on the client's runtime, within the operation timeout.
-    pub(crate) async fn call<T, F>(
-        self: &Arc<Self>,
-        op: &'static str,
-        call: impl FnOnce(Arc<dyn Backend>) -> F + Send + 'static,
-    ) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        self.usable(op)?;
-        let (reply, answer) = oneshot::channel();
-        let shared = Arc::clone(self);
-        self.runtime.spawn(async move {
-            let call = call(Arc::clone(&shared.backend));
-            let outcome = shared.clock.timeout(shared.op_timeout, call).await;
-            let outcome = outcome.unwrap_or_else(|| {
-                Err(Error::new(ErrorKind::Unavailable, op).with_detail("no answer in time"))
-            });
-            // The caller may be gone; then nobody wants to know.
-            let _ = reply.send(outcome);
-        });
-        answer
-            .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, op)))
-    }
-
-    fn begin_closing(&self) {
-        self.closing.store(true, Ordering::Release);
-        for line in self.lines().values() {
-            // A line that has just ended has nobody to tell.
-            let _ = line.send(Message::Close);
-        }
-    }
-
-    async fn lines_drained(&self) {
-        // The sender lives in `self`, so this cannot fail while we are here.
-        let _ = self
-            .line_count
-            .subscribe()
-            .wait_for(|count| *count == 0)
-            .await;
-    }
-
-    fn lines(&self) -> MutexGuard<'_, HashMap<LockName, mpsc::UnboundedSender<Message>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::owner::Identity;
+use crate::shared::Shared;
 
 /// What users hold: the last of them to go closes the client.
 #[derive(Debug)]
@@ -267,6 +72,14 @@ impl Client {
         outcome.await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Closed, "connect").with_detail("the background thread died"))
         })
+    }
+
+    /// Hands `message` to the line of `name`, and starts one when there is none.
+    pub(crate) fn submit(&self, name: &LockName, message: Message) {
+        if let Some(new) = self.shared.submit(name, message) {
+            let line = Line::new(Arc::clone(&self.shared), name.clone(), new);
+            self.shared.runtime.spawn(line.run());
+        }
     }
 
     pub(crate) async fn shutdown(&self, within: Duration) -> Result<ShutdownReport> {
@@ -356,26 +169,8 @@ async fn connect_backend(
             )),
         )
     })?;
-    let capabilities = backend.capabilities();
-    info!(backend = capabilities.backend, "connected");
-    Ok(Arc::new(Shared {
-        backend,
-        capabilities,
-        clock: options.clock,
-        identity,
-        runtime,
-        op_timeout: options.op_timeout,
-        outage_limit: options.outage_limit,
-        max_hold: options.max_hold,
-        default_ttl: options.ttl,
-        keeper: Keeper::default(),
-        reaper: Reaper::default(),
-        waiting: Arc::default(),
-        lines: Mutex::default(),
-        line_count: watch::Sender::new(0),
-        closing: AtomicBool::new(false),
-        pid: std::process::id(),
-    }))
+    info!(backend = backend.capabilities().backend, "connected");
+    Ok(Arc::new(Shared::new(backend, identity, runtime, options)))
 }
 
 /// Hears what the backend pushes.
@@ -391,7 +186,7 @@ async fn listen(shared: Arc<Shared>) {
                     shared.end_by_nonce(&nonce, LossReason::SessionEnded);
                 }
             }
-            Event::Reconnected => shared.keeper.verify_all(&shared),
+            Event::Reconnected => keeper::verify_all(&shared),
         }
     }
 }
@@ -405,23 +200,23 @@ async fn close_down(shared: &Arc<Shared>, request: Option<Close>) {
         .map_or(shared.op_timeout * 2, |close| close.within);
     shared.begin_closing();
     let draining = async {
-        shared.lines_drained().await;
-        shared.reaper.drained().await;
+        shared.line_gauge.drained().await;
+        shared.cleanups.drained().await;
     };
     let drained = shared.clock.timeout(within, draining).await;
     let report = match drained {
         Some(()) => ShutdownReport::default(),
         None => {
-            let still_held = shared.keeper.len();
+            let still_held = shared.book.len();
             // A line is there for a hold, or for a release that is not answered yet.
-            let releasing = shared.line_count().saturating_sub(still_held);
+            let releasing = shared.line_gauge.now().saturating_sub(still_held);
             ShutdownReport {
                 still_held,
-                unconfirmed: releasing + shared.reaper.len(),
+                unconfirmed: releasing + shared.cleanups.now(),
             }
         }
     };
-    for hold in shared.keeper.close() {
+    for hold in shared.book.close() {
         warn!(name = %hold.claim().name, token = %hold.token(), "client closed while the lock was held");
     }
     match shared

@@ -4,8 +4,6 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::name::LockName;
-
 /// What every fallible operation of this crate answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -63,7 +61,7 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     op: &'static str,
-    name: Option<LockName>,
+    name: Option<Arc<str>>,
     detail: Option<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -83,9 +81,9 @@ impl Error {
 
     /// Adds the lock it happened on, unless one is there already.
     #[must_use]
-    pub fn with_name(self, name: &LockName) -> Self {
+    pub fn with_name(self, name: impl AsRef<str>) -> Self {
         self.change(|inner| {
-            inner.name.get_or_insert_with(|| name.clone());
+            inner.name.get_or_insert_with(|| name.as_ref().into());
         })
     }
 
@@ -118,8 +116,8 @@ impl Error {
 
     /// The lock it happened on, where there is one.
     #[must_use]
-    pub fn name(&self) -> Option<&LockName> {
-        self.0.name.as_ref()
+    pub fn name(&self) -> Option<&str> {
+        self.0.name.as_deref()
     }
 
     /// Whether the same call may succeed later without anybody changing anything.
@@ -181,8 +179,7 @@ mod tests {
 
     #[test]
     fn display_is_one_fragment_that_names_operation_and_lock() {
-        let name = LockName::new("orders/42").expect("a good name");
-        let error = Error::new(ErrorKind::Lost, "renew").with_name(&name);
+        let error = Error::new(ErrorKind::Lost, "renew").with_name("orders/42");
         assert_eq!(error.to_string(), "renew \"orders/42\": lock lost");
         let error = error.with_detail("held by another");
         assert_eq!(
@@ -202,10 +199,7 @@ mod tests {
 
     #[test]
     fn first_name_stays() {
-        let name = |n| LockName::new(n).expect("a good name");
-        let error = Error::new(ErrorKind::Lost, "renew")
-            .with_name(&name("a"))
-            .with_name(&name("b"));
-        assert_eq!(error.name().expect("named").as_str(), "a");
+        let error = Error::new(ErrorKind::Lost, "renew").with_name("a");
+        assert_eq!(error.with_name("b").name(), Some("a"));
     }
 }

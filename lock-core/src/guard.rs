@@ -8,12 +8,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::client::Client;
-use crate::clock::BootInstant;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hold::Hold;
-use crate::keeper::Keeper;
+use crate::keeper;
 use crate::lease::LossReason;
-use crate::line::Message;
+use crate::message::{Level, Released};
 use crate::name::LockName;
 use crate::token::FencingToken;
 
@@ -34,53 +33,34 @@ use crate::token::FencingToken;
 #[must_use = "dropping a guard gives the lock back"]
 pub struct Guard {
     client: Arc<Client>,
-    hold: Arc<Hold>,
-    given: bool,
-}
-
-/// What became of a release.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Released {
-    /// The lock was held until now and is free, or somebody else's.
-    Clean,
-    /// The lock had been lost before.
-    WasLost(LossReason),
-    /// The backend did not answer. It is tried again in the background; by then at the latest, on
-    /// the client's clock, the lock is free.
-    Unknown {
-        /// When the lease has ended on the backend in any case.
-        free_by: BootInstant,
-    },
-    /// This many guards of the same owner still hold it.
-    StillHeld(u32),
+    level: Level,
 }
 
 impl Guard {
-    pub(crate) fn new(client: Arc<Client>, hold: Arc<Hold>) -> Self {
-        Self {
-            client,
-            hold,
-            given: false,
-        }
+    pub(crate) fn new(client: Arc<Client>, level: Level) -> Self {
+        Self { client, level }
+    }
+
+    fn hold(&self) -> &Arc<Hold> {
+        self.level.hold()
     }
 
     /// The fencing token of this hold: the same for its whole length, larger than every earlier one.
     #[must_use]
     pub fn token(&self) -> FencingToken {
-        self.hold.token()
+        self.hold().token()
     }
 
     /// The name of the lock.
     #[must_use]
     pub fn name(&self) -> &LockName {
-        &self.hold.claim().name
+        &self.hold().claim().name
     }
 
     /// The length of the lease, as asked for.
     #[must_use]
     pub fn ttl(&self) -> Duration {
-        self.hold.claim().ttl
+        self.hold().claim().ttl
     }
 
     /// How long the lock may still be acted on, if nothing renews it; zero once it is lost.
@@ -91,7 +71,7 @@ impl Guard {
         let now = self.client.shared.clock.now();
         match self.ended() {
             Some(_) => Duration::ZERO,
-            None => self.hold.validity().expires_at().saturating_since(now),
+            None => self.hold().validity().expires_at().saturating_since(now),
         }
     }
 
@@ -119,7 +99,7 @@ impl Guard {
     /// # Cancel safety
     /// Cancel safe.
     pub fn lost(&self) -> impl Future<Output = LossReason> + Send + 'static + use<> {
-        let mut signal = self.hold.signal();
+        let mut signal = self.hold().signal();
         let forked = self.client.shared.is_forked();
         async move {
             if forked {
@@ -194,10 +174,10 @@ impl Guard {
             return Err(self.loss(reason).with_op("renew"));
         }
         let (reply, answer) = oneshot::channel();
-        let (shared, hold) = (Arc::clone(shared), Arc::clone(&self.hold));
+        let (shared, hold) = (Arc::clone(shared), Arc::clone(self.hold()));
         self.client.shared.runtime.spawn(async move {
             // The caller may have gone; the hold itself knows.
-            let _ = reply.send(Keeper::renew_now(&shared, &hold).await);
+            let _ = reply.send(keeper::renew_now(&shared, &hold).await);
         });
         answer
             .await
@@ -214,9 +194,7 @@ impl Guard {
     /// # Cancel safety
     /// Cancel safe. Dropping the future lets the release go on in the background.
     pub async fn release(mut self) -> Result<Released> {
-        let shared = Arc::clone(&self.client.shared);
-        self.given = true;
-        if shared.is_forked() {
+        if self.client.shared.is_forked() {
             return Err(Error::new(ErrorKind::Closed, "release")
                 .with_name(self.name())
                 .with_detail(LossReason::Forked.to_string()));
@@ -224,20 +202,16 @@ impl Guard {
         if let Some(reason) = self.ended() {
             return Ok(Released::WasLost(reason));
         }
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Give {
-            hold: Arc::clone(&self.hold),
-            reply: Some(reply),
-        };
-        // Unsent or unanswered: the client is gone or the lock was lost just now.
-        let unanswered = shared.notify(self.name(), message).is_err();
-        if !unanswered && let Ok(released) = answer.await {
+        // Unsent or unanswered: the client is gone, or the lock was lost just now.
+        if let Some(answer) = self.level.give()
+            && let Ok(released) = answer.await
+        {
             return Ok(released);
         }
         Ok(match self.ended() {
             Some(reason) if reason != LossReason::Released => Released::WasLost(reason),
             _ => Released::Unknown {
-                free_by: self.hold.validity().free_by(),
+                free_by: self.hold().validity().free_by(),
             },
         })
     }
@@ -247,7 +221,7 @@ impl Guard {
         if shared.is_forked() {
             return Some(LossReason::Forked);
         }
-        shared.ended(&self.hold)
+        shared.ended(self.hold())
     }
 
     fn loss(&self, reason: LossReason) -> Error {
@@ -259,16 +233,10 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let shared = &self.client.shared;
-        if self.given || shared.is_forked() {
-            return;
+        // The level gives itself back, but not in a copy of the process that holds it.
+        if self.client.shared.is_forked() {
+            self.level.forget();
         }
-        let message = Message::Give {
-            hold: Arc::clone(&self.hold),
-            reply: None,
-        };
-        // Without a line the hold has ended already, and whoever ended it cleaned up.
-        let _ = shared.notify(self.name(), message);
     }
 }
 

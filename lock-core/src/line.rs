@@ -15,94 +15,21 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use crate::claim::{Claim, Lease, Reach};
-use crate::client::{Client, Shared};
 use crate::clock::BootInstant;
 use crate::error::{Error, ErrorKind, Result};
 use crate::grant::{Grant, Renewal, Replaced, Standing};
-use crate::guard::{Guard, Released};
 use crate::hold::Hold;
 use crate::lease::LossReason;
+use crate::message::{Level, Message, Released, Waiter};
 use crate::name::LockName;
-use crate::owner::{Nonce, OwnerId};
 use crate::queue::{Entry, LocalQueue};
-use crate::reaper::Reaper;
+use crate::reaper;
+use crate::shared::{NewLine, Shared};
 
 /// Between two attempts of one request whose connection broke.
 const PAUSE: Duration = Duration::from_millis(20);
 /// An acquire that fails again and again does not ask more often than this in the end.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a line is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// Somebody asks for the lock.
-    Ask(Box<Waiter>),
-    /// The asker with this ticket has gone.
-    Withdraw { ticket: u64 },
-    /// A guard is given back, by a release that wants to know or by a drop that does not.
-    Give {
-        hold: Arc<Hold>,
-        reply: Option<oneshot::Sender<Released>>,
-    },
-    /// The hold of this nonce has ended.
-    Ended { nonce: Nonce },
-    /// The client is closing: everybody who waits is sent away.
-    Close,
-}
-
-/// One call that wants the lock.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    pub(crate) ticket: u64,
-    pub(crate) owner: Option<OwnerId>,
-    pub(crate) ttl: Duration,
-    pub(crate) lease: Lease,
-    /// Whether it queues, or only tries.
-    pub(crate) waits: bool,
-    pub(crate) started: BootInstant,
-    pub(crate) deadline: Option<BootInstant>,
-    /// Counts this waiter for as long as it exists.
-    pub(crate) _counted: Arc<()>,
-    /// Keeps the client open for the guard to come.
-    pub(crate) client: Arc<Client>,
-    /// `None` once it was answered before its turn had ended.
-    pub(crate) reply: Option<oneshot::Sender<Result<Option<Guard>>>>,
-}
-
-impl Waiter {
-    fn grant(self, hold: &Arc<Hold>) {
-        let guard = Guard::new(Arc::clone(&self.client), Arc::clone(hold));
-        self.answer(Ok(Some(guard)));
-    }
-
-    fn answer(mut self, answer: Result<Option<Guard>>) {
-        self.answer_early(answer);
-    }
-
-    /// Answers while the backend is still busy with this waiter's claim.
-    fn answer_early(&mut self, answer: Result<Option<Guard>>) {
-        if let Some(reply) = self.reply.take() {
-            // Nobody may be listening any more. A guard that comes back unheard is dropped here,
-            // and its drop gives it back like every other.
-            drop(reply.send(answer));
-        }
-    }
-
-    /// Whether nobody waits for the answer: it was given, or its caller was dropped.
-    fn has_gone(&self) -> bool {
-        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-
-    /// Until when it is answered at the latest. One that only tries waits for those before it at
-    /// most as long as for an answer of its own.
-    fn limit(&self, op_timeout: Duration) -> Option<BootInstant> {
-        if self.waits {
-            self.deadline
-        } else {
-            Some(self.started + op_timeout)
-        }
-    }
-}
 
 /// The waiter whose turn it is while the line is busy with its claim, and what it is told if its
 /// time is up before that.
@@ -134,6 +61,8 @@ pub(crate) struct Line {
     shared: Arc<Shared>,
     name: LockName,
     inbox: mpsc::UnboundedReceiver<Message>,
+    /// For the levels of holds, to be given back by.
+    outbox: mpsc::UnboundedSender<Message>,
     parked: LocalQueue<Box<Waiter>>,
     closing: bool,
     /// Since when the backend's silence counts: when it was last known to work for this line, or
@@ -183,12 +112,13 @@ impl Line {
     pub(crate) fn new(
         shared: Arc<Shared>,
         name: LockName,
-        inbox: mpsc::UnboundedReceiver<Message>,
+        NewLine { outbox, inbox }: NewLine,
     ) -> Self {
         Self {
             shared,
             name,
             inbox,
+            outbox,
             parked: LocalQueue::new(),
             closing: false,
             contact: None,
@@ -406,15 +336,13 @@ impl Line {
                         Err(error) => Stood::Failed(error),
                     };
                 }
-                message = self.inbox.recv() => match message {
-                    Some(message) => {
-                        self.hear(message);
-                        if reach == Reach::Queued {
-                            self.refuse_tries();
-                        }
+                // This line keeps a sender of its own: the channel never ends.
+                Some(message) = self.inbox.recv() => {
+                    self.hear(message);
+                    if reach == Reach::Queued {
+                        self.refuse_tries();
                     }
-                    None => return Stood::Closed,
-                },
+                }
                 changed = progress.changed() => {
                     // The sender lives in the claim that is borrowed here.
                     debug_assert!(changed.is_ok());
@@ -468,7 +396,7 @@ impl Line {
             shared.max_hold,
             shared.clock.clone(),
         ));
-        shared.keeper.add(&hold);
+        shared.book.add(&hold);
         self.current = Some(Arc::clone(&hold));
         debug!(
             name = %self.name,
@@ -477,7 +405,7 @@ impl Line {
             waited = ?shared.clock.now().saturating_since(waiter.started),
             "lock granted"
         );
-        waiter.grant(&hold);
+        waiter.answer(Ok(Some(Level::new(&hold, &self.outbox))));
         hold
     }
 
@@ -491,14 +419,14 @@ impl Line {
             let parked_limit = self.parked.earliest_limit();
             let message = tokio::select! {
                 biased;
-                message = self.inbox.recv() => message,
+                Some(message) = self.inbox.recv() => message,
                 () = shared.clock.sleep_until_some(parked_limit) => {
                     self.expire_parked();
                     continue;
                 }
             };
             match message {
-                Some(Message::Give { hold: given, reply }) if Arc::ptr_eq(&given, &hold) => {
+                Message::Give { hold: given, reply } if Arc::ptr_eq(&given, &hold) => {
                     levels -= 1;
                     if levels == 0 {
                         return self.give_back(&hold, reply).await;
@@ -512,15 +440,14 @@ impl Line {
                         let _ = reply.send(state);
                     }
                 }
-                Some(Message::Ended { nonce }) if nonce == hold.claim().nonce => {
+                Message::Ended { nonce } if nonce == hold.claim().nonce => {
                     self.after_loss(&hold);
                     return None;
                 }
-                Some(message) => {
+                message => {
                     self.hear(message);
                     self.admit(&hold, &mut levels);
                 }
-                None => return None,
             }
         }
     }
@@ -535,7 +462,7 @@ impl Line {
             .unwrap_or_default()
         {
             *levels += 1;
-            waiter.grant(hold);
+            waiter.answer(Ok(Some(Level::new(hold, &self.outbox))));
         }
         self.refuse_tries();
     }
@@ -650,7 +577,7 @@ impl Line {
             reason,
             Some(LossReason::Expired | LossReason::MaxHold | LossReason::Closed)
         ) {
-            Reaper::clean(
+            reaper::clean(
                 &self.shared,
                 hold.claim().clone(),
                 Some(hold.validity().free_by()),
@@ -715,7 +642,7 @@ impl Line {
     }
 
     fn clean(&self, claim: Claim) {
-        Reaper::clean(&self.shared, claim, None);
+        reaper::clean(&self.shared, claim, None);
     }
 
     /// Awaits `work` without letting those in line wait past their time.

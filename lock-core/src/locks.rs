@@ -166,10 +166,10 @@ impl Locks {
     pub fn stats(&self) -> Stats {
         let shared = &self.client.shared;
         Stats {
-            lines: shared.line_count(),
-            waiting: Arc::strong_count(&shared.waiting) - 1,
-            holds: shared.keeper.len(),
-            cleanups: shared.reaper.len(),
+            lines: shared.line_gauge.now(),
+            waiting: shared.waiting.now(),
+            holds: shared.book.len(),
+            cleanups: shared.cleanups.now(),
             tasks: shared.runtime.metrics().num_alive_tasks(),
         }
     }

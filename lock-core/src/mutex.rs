@@ -11,7 +11,7 @@ use crate::claim::Lease;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::line::{Message, Waiter};
+use crate::message::{Message, Waiter};
 use crate::name::LockName;
 use crate::owner::OwnerId;
 
@@ -150,8 +150,7 @@ impl Mutex {
             waits,
             started,
             deadline: wait.map(|wait| started + wait),
-            _counted: Arc::clone(&shared.waiting),
-            client: Arc::clone(&self.client),
+            _counted: shared.waiting.count(),
             reply: Some(reply),
         };
         let span = debug_span!("acquire", %name, waits);
@@ -161,10 +160,10 @@ impl Mutex {
             ticket,
             armed: true,
         };
-        shared.submit(&name, Message::Ask(Box::new(waiter)));
+        self.client.submit(&name, Message::Ask(Box::new(waiter)));
         let answer = answer.instrument(span).await;
         withdrawal.armed = false;
-        answer.unwrap_or_else(|_| {
+        let level = answer.unwrap_or_else(|_| {
             // Dropped without a word: the client has ended, or its line died in a panic of the
             // backend and is being cleaned up after.
             let kind = if shared.is_closing() {
@@ -175,7 +174,8 @@ impl Mutex {
             Err(Error::new(kind, "acquire")
                 .with_name(&name)
                 .with_detail("abandoned by the client"))
-        })
+        })?;
+        Ok(level.map(|level| Guard::new(Arc::clone(&self.client), level)))
     }
 
     fn validate(&self, name: &LockName, ttl: Duration) -> Result<()> {

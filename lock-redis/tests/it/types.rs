@@ -44,7 +44,7 @@ async fn foreign_key_is_reported_and_nothing_is_changed() {
         errors.push(soon(one.replace(&claim, &next)).await.expect_err("refused"));
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::WrongType, "{kind}: {error}");
-            assert_eq!(error.name(), Some(&claim.name));
+            assert_eq!(error.name(), Some(claim.name.as_str()));
         }
         assert_eq!(digest(&server), before, "{kind}");
     }
@@ -97,7 +97,7 @@ async fn foreign_key_spoils_only_its_own_renewal() {
     );
     let error = renewed[1].as_ref().expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::WrongType);
-    assert_eq!(error.name(), Some(&grants[1].claim().name));
+    assert_eq!(error.name(), Some(grants[1].claim().name.as_str()));
 }
 
 #[tokio::test]
@@ -111,5 +111,5 @@ async fn waiter_is_told_when_a_foreign_key_gets_in_its_way() {
     server.cli(&["SET", &holder, "not a lock"]).expect("set");
     let error = soon(waits).await.expect("no panic").expect_err("told");
     assert_eq!(error.kind(), ErrorKind::WrongType, "{error}");
-    assert_eq!(error.name(), Some(&mine.name));
+    assert_eq!(error.name(), Some(mine.name.as_str()));
 }

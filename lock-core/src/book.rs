@@ -1,0 +1,180 @@
+//! Every hold of a client, by when it has to be looked at. No I/O.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::BootInstant;
+use crate::hold::Hold;
+use crate::lease::{LeaseEvent, LossReason};
+use crate::owner::Nonce;
+
+/// Every hold of a client, by when it has to be looked at.
+///
+/// One keeper serves all locks of a client. It wakes at the earliest due time and takes along what
+/// falls due within the same interval, so that a thousand locks cost a backend that can batch a few
+/// requests per third of a TTL (DESIGN: "in batches, each lock judged alone").
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    pages: Mutex<Pages>,
+    earlier: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    holds: HashMap<Nonce, Entry>,
+    schedule: BTreeSet<(BootInstant, Nonce)>,
+    /// What the keeper sleeps for; entries that fall due later need not wake it.
+    asleep_until: Option<BootInstant>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hold: Arc<Hold>,
+    due: BootInstant,
+}
+
+impl Book {
+    /// Takes `hold` into care. A keeper that has closed ends it at once.
+    pub(crate) fn add(&self, hold: &Arc<Hold>) {
+        let mut pages = self.pages();
+        if pages.closed {
+            drop(pages);
+            hold.apply(LeaseEvent::End(LossReason::Closed));
+            return;
+        }
+        let Some(due) = hold.due() else { return };
+        pages.insert(hold, due);
+        self.wake_if_earlier(&pages, due);
+    }
+
+    /// Takes `nonce` out of care.
+    pub(crate) fn remove(&self, nonce: &Nonce) -> Option<Arc<Hold>> {
+        let mut pages = self.pages();
+        let entry = pages.holds.remove(nonce)?;
+        pages.schedule.remove(&(entry.due, *nonce));
+        Some(entry.hold)
+    }
+
+    pub(crate) fn get(&self, nonce: &Nonce) -> Option<Arc<Hold>> {
+        self.pages()
+            .holds
+            .get(nonce)
+            .map(|entry| Arc::clone(&entry.hold))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pages().holds.len()
+    }
+
+    /// Every hold there is.
+    pub(crate) fn all(&self) -> Vec<Arc<Hold>> {
+        let pages = self.pages();
+        pages
+            .holds
+            .values()
+            .map(|entry| Arc::clone(&entry.hold))
+            .collect()
+    }
+
+    /// Ends every hold, now and in future: nobody is left to renew them.
+    pub(crate) fn close(&self) -> Vec<Arc<Hold>> {
+        let mut pages = self.pages();
+        pages.closed = true;
+        pages.schedule.clear();
+        let holds: Vec<_> = pages.holds.drain().map(|(_, entry)| entry.hold).collect();
+        drop(pages);
+        for hold in &holds {
+            hold.apply(LeaseEvent::End(LossReason::Closed));
+        }
+        holds
+    }
+
+    /// Notes when `hold` is due now.
+    pub(crate) fn reschedule(&self, hold: &Arc<Hold>) {
+        let mut pages = self.pages();
+        let nonce = hold.claim().nonce;
+        let Some(entry) = pages.holds.get(&nonce) else {
+            return;
+        };
+        let old = (entry.due, nonce);
+        pages.schedule.remove(&old);
+        match hold.due() {
+            Some(due) => {
+                pages.insert(hold, due);
+                self.wake_if_earlier(&pages, due);
+            }
+            None => {
+                pages.holds.remove(&nonce);
+            }
+        }
+    }
+
+    /// Resolves when something falls due earlier than what the keeper fell asleep for.
+    pub(crate) async fn earlier(&self) {
+        self.earlier.notified().await;
+    }
+
+    fn wake_if_earlier(&self, pages: &Pages, due: BootInstant) {
+        if pages.asleep_until.is_none_or(|until| due < until) {
+            self.earlier.notify_one();
+        }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is due at `now`: everything whose validity is over or whose renewal is planned, and
+    /// with a renewal, everything whose own is planned within the same interval.
+    pub(crate) fn due(&self, now: BootInstant) -> Vec<Arc<Hold>> {
+        let mut pages = self.pages();
+        pages.asleep_until = None;
+        let due: Vec<_> = pages.until(now).collect();
+        let interval = due
+            .iter()
+            .filter(|hold| hold.renew_at().is_some())
+            .map(|hold| interval(hold))
+            .min();
+        match interval {
+            Some(interval) => pages.until(now + interval).collect(),
+            None => due,
+        }
+    }
+
+    /// What to sleep for, at most.
+    pub(crate) fn fall_asleep(&self) -> Option<BootInstant> {
+        let mut pages = self.pages();
+        pages.asleep_until = pages.schedule.first().map(|(due, _)| *due);
+        pages.asleep_until
+    }
+}
+
+/// The time from one renewal of `hold` to the next, at the least.
+fn interval(hold: &Hold) -> Duration {
+    hold.claim().ttl / 3
+}
+
+impl Pages {
+    fn insert(&mut self, hold: &Arc<Hold>, due: BootInstant) {
+        let nonce = hold.claim().nonce;
+        self.holds.insert(
+            nonce,
+            Entry {
+                hold: Arc::clone(hold),
+                due,
+            },
+        );
+        self.schedule.insert((due, nonce));
+    }
+
+    fn until(&self, end: BootInstant) -> impl Iterator<Item = Arc<Hold>> + '_ {
+        self.schedule
+            .iter()
+            .take_while(move |(due, _)| *due <= end)
+            .filter_map(|(_, nonce)| self.holds.get(nonce).map(|entry| Arc::clone(&entry.hold)))
+    }
+}
