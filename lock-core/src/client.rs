@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use tokio::runtime::{self, Handle};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -166,10 +167,12 @@ impl Shared {
         *self.line_count.borrow()
     }
 
-    /// Runs one backend call on the client's runtime, within the operation timeout.
+    /// Runs one backend call on the client's runtime, within the operation timeout; no answer by then
+    /// is an error of the kind `unanswered`.
     pub(crate) async fn call<T, F>(
         self: &Arc<Self>,
         op: &'static str,
+        unanswered: ErrorKind,
         call: impl FnOnce(Arc<dyn Backend>) -> F + Send + 'static,
     ) -> Result<T>
     where
@@ -183,7 +186,7 @@ impl Shared {
             let call = call(Arc::clone(&shared.backend));
             let outcome = shared.clock.timeout(shared.op_timeout, call).await;
             let outcome = outcome.unwrap_or_else(|| {
-                Err(Error::new(ErrorKind::Unavailable, op).with_detail("no answer in time"))
+                Err(Error::new(unanswered, op).with_detail("no answer in time"))
             });
             // The caller may be gone; then nobody wants to know.
             let _ = reply.send(outcome);
@@ -220,6 +223,8 @@ impl Shared {
 pub(crate) struct Client {
     pub(crate) shared: Arc<Shared>,
     close: mpsc::UnboundedSender<Close>,
+    /// Whether somebody has asked for that.
+    closed: AtomicBool,
 }
 
 /// Asks the background thread to end.
@@ -278,6 +283,10 @@ impl Client {
         }
         let (report, outcome) = oneshot::channel();
         let closed = || Error::new(ErrorKind::Closed, "shutdown");
+        // Who comes second must not wait for as long as the first allows.
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Err(closed());
+        }
         self.shared.begin_closing();
         self.close
             .send(Close { within, report })
@@ -315,10 +324,13 @@ fn background(
             }
         };
         let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared)));
-        tokio::spawn(listen(Arc::clone(&shared)));
+        // Before anybody can send a request.
+        let events = shared.backend.events();
+        tokio::spawn(listen(Arc::clone(&shared), events));
         let client = Arc::new(Client {
             shared: Arc::clone(&shared),
             close,
+            closed: AtomicBool::new(false),
         });
         // When the opener gave up, the client is dropped right here, and so closed.
         let _ = opened.send(Ok(client));
@@ -379,8 +391,7 @@ async fn connect_backend(
 }
 
 /// Hears what the backend pushes.
-async fn listen(shared: Arc<Shared>) {
-    let mut events = shared.backend.events();
+async fn listen(shared: Arc<Shared>, mut events: BoxStream<'static, Event>) {
     while let Some(event) = events.next().await {
         debug!(?event, "pushed");
         match event {
@@ -402,7 +413,7 @@ async fn close_down(shared: &Arc<Shared>, request: Option<Close>) {
     // handed over deserves one operation's time and one for the cleanup.
     let within = request
         .as_ref()
-        .map_or(shared.op_timeout * 2, |close| close.within);
+        .map_or(shared.op_timeout.saturating_mul(2), |close| close.within);
     shared.begin_closing();
     let draining = async {
         shared.lines_drained().await;
@@ -411,10 +422,15 @@ async fn close_down(shared: &Arc<Shared>, request: Option<Close>) {
     let drained = shared.clock.timeout(within, draining).await;
     let report = match drained {
         Some(()) => ShutdownReport::default(),
-        None => ShutdownReport {
-            still_held: shared.keeper.len(),
-            unconfirmed: shared.reaper.len(),
-        },
+        None => {
+            let still_held = shared.keeper.len();
+            // A line that holds nothing is still there because of a request without an answer.
+            let asking = shared.line_count().saturating_sub(still_held);
+            ShutdownReport {
+                still_held,
+                unconfirmed: shared.reaper.len() + asking,
+            }
+        }
     };
     for hold in shared.keeper.close() {
         warn!(name = %hold.claim().name, token = %hold.token(), "client closed while the lock was held");
