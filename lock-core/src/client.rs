@@ -1,9 +1,11 @@
 //! One client: its background thread, from connecting to closing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use tokio::runtime::{self, Handle};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +27,8 @@ use crate::shared::Shared;
 pub(crate) struct Client {
     pub(crate) shared: Arc<Shared>,
     close: mpsc::UnboundedSender<Close>,
+    /// Whether somebody has asked for that.
+    closed: AtomicBool,
 }
 
 /// Asks the background thread to end.
@@ -91,6 +95,10 @@ impl Client {
         }
         let (report, outcome) = oneshot::channel();
         let closed = || Error::new(ErrorKind::Closed, "shutdown");
+        // Who comes second must not wait for as long as the first allows.
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Err(closed());
+        }
         self.shared.begin_closing();
         self.close
             .send(Close { within, report })
@@ -128,10 +136,13 @@ fn background(
             }
         };
         let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared)));
-        tokio::spawn(listen(Arc::clone(&shared)));
+        // Before anybody can send a request.
+        let events = shared.backend.events();
+        tokio::spawn(listen(Arc::clone(&shared), events));
         let client = Arc::new(Client {
             shared: Arc::clone(&shared),
             close,
+            closed: AtomicBool::new(false),
         });
         // When the opener gave up, the client is dropped right here, and so closed.
         let _ = opened.send(Ok(client));
@@ -174,8 +185,7 @@ async fn connect_backend(
 }
 
 /// Hears what the backend pushes.
-async fn listen(shared: Arc<Shared>) {
-    let mut events = shared.backend.events();
+async fn listen(shared: Arc<Shared>, mut events: BoxStream<'static, Event>) {
     while let Some(event) = events.next().await {
         debug!(?event, "pushed");
         match event {
@@ -197,7 +207,7 @@ async fn close_down(shared: &Arc<Shared>, request: Option<Close>) {
     // handed over deserves one operation's time and one for the cleanup.
     let within = request
         .as_ref()
-        .map_or(shared.op_timeout * 2, |close| close.within);
+        .map_or(shared.op_timeout.saturating_mul(2), |close| close.within);
     shared.begin_closing();
     let draining = async {
         shared.line_gauge.drained().await;
@@ -208,11 +218,11 @@ async fn close_down(shared: &Arc<Shared>, request: Option<Close>) {
         Some(()) => ShutdownReport::default(),
         None => {
             let still_held = shared.book.len();
-            // A line is there for a hold, or for a release that is not answered yet.
-            let releasing = shared.line_gauge.now().saturating_sub(still_held);
+            // A line that holds nothing is still there because of a request without an answer.
+            let asking = shared.line_gauge.now().saturating_sub(still_held);
             ShutdownReport {
                 still_held,
-                unconfirmed: releasing + shared.cleanups.now(),
+                unconfirmed: asking + shared.cleanups.now(),
             }
         }
     };

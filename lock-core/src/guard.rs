@@ -1,8 +1,10 @@
 //! The handle of a held lock.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -99,17 +101,25 @@ impl Guard {
     /// # Cancel safety
     /// Cancel safe.
     pub fn lost(&self) -> impl Future<Output = LossReason> + Send + 'static + use<> {
-        let mut signal = self.hold().signal();
-        let forked = self.client.shared.is_forked();
+        let (shared, hold) = (Arc::clone(&self.client.shared), Arc::clone(self.hold()));
         async move {
-            if forked {
-                return LossReason::Forked;
-            }
-            match signal.wait_for(Option::is_some).await {
-                Ok(reason) => reason.unwrap_or(LossReason::Closed),
-                // The hold is gone together with its client.
-                Err(_) => LossReason::Closed,
-            }
+            let mut signal = hold.signal();
+            let mut told = pin!(signal.wait_for(Option::is_some));
+            // Whoever polls looks at the clock: the signal comes from another thread, which may be
+            // late on a machine that is busy.
+            poll_fn(|context| {
+                if shared.is_forked() {
+                    return Poll::Ready(LossReason::Forked);
+                }
+                if let Some(reason) = shared.ended(&hold) {
+                    return Poll::Ready(reason);
+                }
+                // `hold` lives here, so the signal comes before its end.
+                let told = told.as_mut().poll(context);
+                told.map(|reason| reason.ok().and_then(|reason| *reason))
+                    .map(|reason| reason.unwrap_or(LossReason::Closed))
+            })
+            .await
         }
     }
 
@@ -211,7 +221,7 @@ impl Guard {
         Ok(match self.ended() {
             Some(reason) if reason != LossReason::Released => Released::WasLost(reason),
             _ => Released::Unknown {
-                free_by: self.hold().validity().free_by(),
+                free_by: self.hold().free_by(),
             },
         })
     }

@@ -66,6 +66,18 @@ impl Hold {
         self.lease().validity()
     }
 
+    /// When the backend has ended the lease at the latest, if nothing renews it from now on.
+    pub(crate) fn free_by(&self) -> BootInstant {
+        let lease = self.lease();
+        let answered = lease.validity().free_by();
+        if lease.renewal_unanswered() {
+            let now = self.clock.now();
+            answered.max(Validity::new(now, now, self.claim().ttl).free_by())
+        } else {
+            answered
+        }
+    }
+
     /// When the keeper has to look at it again.
     pub(crate) fn due(&self) -> Option<BootInstant> {
         self.lease().due()
@@ -78,6 +90,10 @@ impl Hold {
 
     pub(crate) fn renewal_started(&self) {
         self.lease().renewal_started();
+    }
+
+    pub(crate) fn renewal_sent(&self) {
+        self.lease().renewal_sent();
     }
 
     /// Takes note of `event`; answers whether the hold ended by it, and why it has ended if it has.

@@ -67,15 +67,32 @@ async fn renew_batch(shared: Arc<Shared>, holds: Vec<Arc<Hold>>) {
     let patience = shortest
         .map_or(shared.op_timeout, |left| shared.op_timeout.min(left / 2))
         .max(LEAST_TIMEOUT);
-    let grants: Vec<&Grant> = holds.iter().map(|hold| hold.grant()).collect();
-    let answers = shared
-        .clock
-        .timeout(patience, shared.backend.renew(&grants))
-        .await;
-    let mut answers = answers.unwrap_or_default().into_iter();
-    for hold in &holds {
-        let answer = answers.next().unwrap_or_else(|| Err(unanswered(hold)));
-        settle(&shared, hold, &answer);
+    let mut batch = Batch {
+        shared,
+        holds,
+        answers: Vec::new(),
+    };
+    let grants: Vec<&Grant> = batch.holds.iter().map(|hold| hold.grant()).collect();
+    let asking = batch.shared.backend.renew(&grants);
+    let answers = batch.shared.clock.timeout(patience, asking).await;
+    batch.answers = answers.unwrap_or_default();
+}
+
+/// Renewals under way. Each is settled when this is dropped, also when the backend panics: one that
+/// was never settled would not be tried again.
+struct Batch {
+    shared: Arc<Shared>,
+    holds: Vec<Arc<Hold>>,
+    answers: Vec<Result<Renewal>>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let mut answers = std::mem::take(&mut self.answers).into_iter();
+        for hold in &self.holds {
+            let answer = answers.next().unwrap_or_else(|| Err(unanswered(hold)));
+            settle(&self.shared, hold, &answer);
+        }
     }
 }
 
@@ -116,6 +133,7 @@ pub(crate) async fn renew_now(shared: &Shared, hold: &Arc<Hold>) -> Result<()> {
     if let Some(reason) = shared.ended(hold) {
         return lost(reason);
     }
+    hold.renewal_sent();
     let grants = [hold.grant()];
     let answers = shared
         .clock

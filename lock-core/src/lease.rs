@@ -69,6 +69,8 @@ pub(crate) struct LeaseState {
     validity: Validity,
     renew_at: Option<BootInstant>,
     keep_until: Option<BootInstant>,
+    /// Whether a renewal was sent since the last answer: the backend may keep more than we know.
+    unanswered: bool,
     ended: Option<LossReason>,
 }
 
@@ -85,6 +87,7 @@ impl LeaseState {
             validity,
             renew_at: None,
             keep_until,
+            unanswered: false,
             ended: None,
         };
         if kept {
@@ -122,6 +125,17 @@ impl LeaseState {
     /// A renewal is on its way: until its outcome is known only the end is waited for.
     pub(crate) fn renewal_started(&mut self) {
         self.renew_at = None;
+        self.renewal_sent();
+    }
+
+    /// A renewal that was not planned is on its way.
+    pub(crate) fn renewal_sent(&mut self) {
+        self.unanswered = true;
+    }
+
+    /// Whether a renewal may have been executed of which we do not know.
+    pub(crate) fn renewal_unanswered(&self) -> bool {
+        self.unanswered
     }
 
     /// Takes note of `event`. What has ended stays ended, whatever comes later.
@@ -154,6 +168,7 @@ impl LeaseState {
             LeaseEvent::End(reason) => self.ended = Some(reason),
             LeaseEvent::Renewed(validity) => {
                 self.validity = validity;
+                self.unanswered = false;
                 if now >= validity.expires_at() {
                     self.ended = Some(LossReason::Expired);
                 } else if kept {

@@ -70,8 +70,10 @@ pub(crate) struct Line {
     contact: Option<BootInstant>,
     /// What is held, so that a panic in here ends it instead of leaving it to the keeper for ever.
     current: Option<Arc<Hold>>,
-    /// What the backend has been asked for, so that a panic in here leaves no ghost.
+    /// What the backend has been asked for, and what it has been asked to take back, so that a panic
+    /// in here leaves no ghost.
     asked: Option<Claim>,
+    given_up: Option<Claim>,
 }
 
 /// A waiter whose turn it is, and how it stands in the backend.
@@ -124,6 +126,7 @@ impl Line {
             contact: None,
             current: None,
             asked: None,
+            given_up: None,
         }
     }
 
@@ -491,10 +494,11 @@ impl Line {
             return None;
         }
         self.current = None;
+        self.given_up = Some(hold.claim().clone());
         self.contact = Some(shared.clock.now());
         let limit = shared.clock.now() + shared.op_timeout;
         let Some(mut waiter) = self.next_waiting() else {
-            answer(self.release(hold, limit, &mut Late::nobody()).await);
+            answer(self.release(hold, limit, false, &mut Late::nobody()).await);
             return None;
         };
         let next = self.claim(&waiter);
@@ -519,23 +523,24 @@ impl Line {
                 // Either half may have happened. Only the release is repeated; the next in line
                 // asks afresh.
                 self.clean(next);
-                answer(self.release(hold, limit, &mut late).await);
+                answer(self.release(hold, limit, true, &mut late).await);
                 Some(self.turn(waiter))
             }
         }
     }
 
-    /// Releases the nonce of `hold`, again until `limit`; in the background after that.
+    /// Releases the nonce of `hold`, again until `limit`; in the background after that. `repeated`
+    /// when an earlier request of ours may have done it already.
     async fn release(
         &mut self,
         hold: &Arc<Hold>,
         limit: BootInstant,
+        mut repeated: bool,
         late: &mut Late<'_>,
     ) -> Released {
         let shared = Arc::clone(&self.shared);
         let claim = hold.claim();
         let validity = hold.validity();
-        let mut first = true;
         loop {
             let releasing = shared
                 .clock
@@ -547,7 +552,7 @@ impl Line {
                 }
                 // An earlier, unanswered attempt of ours may have done it: as long as the lease
                 // runs on this clock, nothing else can have.
-                Some(Ok(false)) if !first && shared.clock.now() < validity.expires_at() => {
+                Some(Ok(false)) if repeated && shared.clock.now() < validity.expires_at() => {
                     return Released::Clean;
                 }
                 Some(Ok(false)) => return Released::WasLost(LossReason::NotHeld),
@@ -557,11 +562,11 @@ impl Line {
                 Some(Err(_)) | None => {
                     self.clean(claim.clone());
                     return Released::Unknown {
-                        free_by: validity.free_by(),
+                        free_by: hold.free_by(),
                     };
                 }
             }
-            first = false;
+            repeated = true;
         }
     }
 
@@ -589,6 +594,7 @@ impl Line {
     async fn vacate(&mut self, claim: Claim) -> Option<Turn> {
         let shared = Arc::clone(&self.shared);
         // A place is handed on where there may be one; one that is adrift cannot be asked about.
+        self.given_up = Some(claim.clone());
         let reach = claim.progress.reach();
         let may_have_place = matches!(reach, Reach::Sent | Reach::Queued);
         if reach == Reach::Queued {
@@ -788,7 +794,10 @@ impl Drop for Line {
         if std::thread::panicking() {
             self.inbox.close();
             self.shared.forget(&self.name);
-            if let Some(claim) = self.asked.take() {
+            for claim in [self.asked.take(), self.given_up.take()]
+                .into_iter()
+                .flatten()
+            {
                 self.clean(claim);
             }
         }

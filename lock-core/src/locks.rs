@@ -96,9 +96,11 @@ impl Locks {
         let name = LockName::new(name.as_ref()).map_err(|error| error.with_op("inspect"))?;
         self.client
             .shared
-            .call("inspect", move |backend| async move {
-                backend.inspect(&name).await
-            })
+            .call(
+                "inspect",
+                ErrorKind::Unavailable,
+                move |backend| async move { backend.inspect(&name).await },
+            )
             .await
     }
 
@@ -117,7 +119,7 @@ impl Locks {
         let prefix = prefix.to_owned();
         self.client
             .shared
-            .call("list", move |backend| async move {
+            .call("list", ErrorKind::Unavailable, move |backend| async move {
                 backend.list(&prefix, cursor).await
             })
             .await
@@ -129,8 +131,8 @@ impl Locks {
     /// told, but possibly after the next grant. Later tokens are larger, so a fenced resource is safe.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the backend does not declare it; [`ErrorKind::Unavailable`]
-    /// when it does not answer within the operation timeout: then it may or may not have happened.
+    /// [`ErrorKind::Unsupported`] when the backend does not declare it; [`ErrorKind::Indeterminate`]
+    /// when it does not answer within the operation timeout: it may or may not have happened.
     ///
     /// # Cancel safety
     /// Not cancel safe: a dropped break may still happen.
@@ -141,9 +143,11 @@ impl Locks {
         let name = LockName::new(name.as_ref()).map_err(|error| error.with_op("break"))?;
         self.client
             .shared
-            .call("break", move |backend| async move {
-                backend.break_hold(&name, token).await
-            })
+            .call(
+                "break",
+                ErrorKind::Indeterminate,
+                move |backend| async move { backend.break_hold(&name, token).await },
+            )
             .await
     }
 

@@ -1,18 +1,27 @@
 //! The order in which one client's callers stand for one name: pure state, no I/O.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::clock::BootInstant;
 use crate::owner::OwnerId;
 
 /// Callers in the order in which they came.
+///
+/// Whoever leaves is found by an index: ten thousand callers who are cancelled one after another
+/// must not keep the client's thread from its renewals.
 #[derive(Debug)]
 pub(crate) struct LocalQueue<T> {
-    entries: VecDeque<Entry<T>>,
-    /// The ends of all bounded waits, so that finding the earliest does not walk the queue.
-    limits: BTreeSet<(BootInstant, u64)>,
-    tries: usize,
+    entries: BTreeMap<Place, Entry<T>>,
+    next_place: Place,
+    tickets: HashMap<u64, Place>,
+    tries: BTreeSet<Place>,
+    owned: BTreeSet<(OwnerId, Place)>,
+    /// The ends of all bounded waits.
+    limits: BTreeSet<(BootInstant, Place)>,
 }
+
+/// Grows with every caller. Tickets do not do: they are drawn before the queue is reached.
+type Place = u64;
 
 /// One caller in line.
 #[derive(Debug)]
@@ -29,23 +38,34 @@ pub(crate) struct Entry<T> {
 impl<T> LocalQueue<T> {
     pub(crate) fn new() -> Self {
         Self {
-            entries: VecDeque::new(),
+            entries: BTreeMap::new(),
+            next_place: 0,
+            tickets: HashMap::new(),
+            tries: BTreeSet::new(),
+            owned: BTreeSet::new(),
             limits: BTreeSet::new(),
-            tries: 0,
         }
     }
 
     pub(crate) fn push(&mut self, entry: Entry<T>) {
-        if let Some(limit) = entry.limit {
-            self.limits.insert((limit, entry.ticket));
+        let place = self.next_place;
+        self.next_place += 1;
+        self.tickets.insert(entry.ticket, place);
+        if !entry.waits {
+            self.tries.insert(place);
         }
-        self.tries += usize::from(!entry.waits);
-        self.entries.push_back(entry);
+        if let Some(owner) = entry.owner {
+            self.owned.insert((owner, place));
+        }
+        if let Some(limit) = entry.limit {
+            self.limits.insert((limit, place));
+        }
+        self.entries.insert(place, entry);
     }
 
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let entry = self.entries.pop_front()?;
-        Some(self.left(entry))
+        let (place, entry) = self.entries.pop_first()?;
+        Some(self.left(place, entry))
     }
 
     /// When the next bounded wait ends.
@@ -54,54 +74,53 @@ impl<T> LocalQueue<T> {
     }
 
     pub(crate) fn withdraw(&mut self, ticket: u64) {
-        self.take(1, |entry| entry.ticket == ticket);
+        if let Some(place) = self.tickets.get(&ticket).copied() {
+            self.take([place]);
+        }
     }
 
     /// Those who only try.
     pub(crate) fn take_tries(&mut self) -> Vec<T> {
-        self.take(self.tries, |entry| !entry.waits)
+        let tries = std::mem::take(&mut self.tries);
+        self.take(tries)
     }
 
     pub(crate) fn take_owned_by(&mut self, owner: OwnerId) -> Vec<T> {
-        self.take(usize::MAX, |entry| entry.owner == Some(owner))
+        let owned = self.owned.range((owner, Place::MIN)..=(owner, Place::MAX));
+        let places: Vec<_> = owned.map(|(_, place)| *place).collect();
+        self.take(places)
     }
 
     pub(crate) fn take_expired(&mut self, now: BootInstant) -> Vec<T> {
-        let expired = self
-            .limits
-            .iter()
-            .take_while(|(limit, _)| *limit <= now)
-            .count();
-        self.take(expired, |entry| {
-            entry.limit.is_some_and(|limit| limit <= now)
-        })
+        let expired = self.limits.range(..=(now, Place::MAX));
+        let places: BTreeSet<_> = expired.map(|(_, place)| *place).collect();
+        self.take(places)
     }
 
     pub(crate) fn take_all(&mut self) -> Vec<T> {
-        self.take(usize::MAX, |_| true)
+        std::iter::from_fn(|| self.pop()).collect()
     }
 
-    /// Takes out at most `most` of those that match; the others keep their order.
-    fn take(&mut self, most: usize, matches: impl Fn(&Entry<T>) -> bool) -> Vec<T> {
-        let mut taken = Vec::new();
-        if most == 0 {
-            return taken;
-        }
-        for entry in std::mem::take(&mut self.entries) {
-            if taken.len() < most && matches(&entry) {
-                taken.push(self.left(entry));
-            } else {
-                self.entries.push_back(entry);
-            }
-        }
-        taken
+    fn take(&mut self, places: impl IntoIterator<Item = Place>) -> Vec<T> {
+        places
+            .into_iter()
+            .filter_map(|place| {
+                let entry = self.entries.remove(&place)?;
+                Some(self.left(place, entry))
+            })
+            .collect()
     }
 
-    fn left(&mut self, entry: Entry<T>) -> T {
+    /// Takes an entry that has left out of every index.
+    fn left(&mut self, place: Place, entry: Entry<T>) -> T {
+        self.tickets.remove(&entry.ticket);
+        self.tries.remove(&place);
+        if let Some(owner) = entry.owner {
+            self.owned.remove(&(owner, place));
+        }
         if let Some(limit) = entry.limit {
-            self.limits.remove(&(limit, entry.ticket));
+            self.limits.remove(&(limit, place));
         }
-        self.tries -= usize::from(!entry.waits);
         entry.caller
     }
 }
@@ -147,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counters_agree_with_the_entries(
+        fn indices_agree_with_the_entries(
             ops in prop::collection::vec((0_u8..6, any::<bool>(), prop::option::of(0_u64..20)), 1..60)
         ) {
             let mut queue = LocalQueue::new();
@@ -158,10 +177,14 @@ mod tests {
                     4 => { queue.take_expired(at(limit.unwrap_or(0))); }
                     _ => queue.withdraw(ticket / 2),
                 }
-                let tickets: Vec<_> = queue.entries.iter().map(|entry| entry.ticket).collect();
+                let tickets: Vec<_> = queue.entries.values().map(|entry| entry.ticket).collect();
                 prop_assert!(tickets.is_sorted());
-                prop_assert_eq!(queue.tries, queue.entries.iter().filter(|e| !e.waits).count());
-                let limits = queue.entries.iter().filter_map(|e| Some((e.limit?, e.ticket)));
+                let indexed: HashMap<_, _> =
+                    queue.entries.iter().map(|(place, entry)| (entry.ticket, *place)).collect();
+                prop_assert_eq!(&queue.tickets, &indexed);
+                let tries = queue.entries.iter().filter(|(_, e)| !e.waits).map(|(p, _)| *p);
+                prop_assert_eq!(&queue.tries, &tries.collect());
+                let limits = queue.entries.iter().filter_map(|(p, e)| Some((e.limit?, *p)));
                 prop_assert_eq!(&queue.limits, &limits.collect());
             }
         }

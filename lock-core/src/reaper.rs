@@ -22,7 +22,7 @@ pub(crate) fn clean(shared: &Arc<Shared>, claim: Claim, not_before: Option<BootI
         let _counted = counted;
         shared.clock.sleep_until(not_before.unwrap_or(BootInstant::from_origin(Duration::ZERO))).await;
         // Past this the record has ended by itself, also one of a request that was answered late.
-        let give_up = shared.clock.now() + claim.ttl * 2 + shared.outage_limit;
+        let give_up = shared.clock.now() + claim.ttl.saturating_mul(2) + shared.outage_limit;
         let mut pause = FIRST_PAUSE;
         loop {
             let answer = shared.clock.timeout(shared.op_timeout, shared.backend.release(&claim)).await;

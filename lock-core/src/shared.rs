@@ -179,10 +179,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Runs one backend call on the client's runtime, within the operation timeout.
+    /// Runs one backend call on the client's runtime, within the operation timeout; no answer by then
+    /// is an error of the kind `unanswered`.
     pub(crate) async fn call<T, F>(
         self: &Arc<Self>,
         op: &'static str,
+        unanswered: ErrorKind,
         call: impl FnOnce(Arc<dyn Backend>) -> F + Send + 'static,
     ) -> Result<T>
     where
@@ -196,7 +198,7 @@ impl Shared {
             let call = call(Arc::clone(&shared.backend));
             let outcome = shared.clock.timeout(shared.op_timeout, call).await;
             let outcome = outcome.unwrap_or_else(|| {
-                Err(Error::new(ErrorKind::Unavailable, op).with_detail("no answer in time"))
+                Err(Error::new(unanswered, op).with_detail("no answer in time"))
             });
             // The caller may be gone; then nobody wants to know.
             let _ = reply.send(outcome);

@@ -137,3 +137,23 @@ async fn bounded_wait_ends_in_time_and_gives_its_place_up() {
     drop(held);
     at_rest(&locks, &other, "a").await;
 }
+
+#[tokio::test]
+async fn crowd_that_is_cancelled_one_by_one_does_not_cost_the_client_its_leases() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    let ttl = Duration::from_secs(2);
+    let guard = locks.mutex("a").ttl(ttl).acquire().await.expect("free");
+    let mutex = locks.mutex("a");
+    let mut crowd: Vec<_> = (0..30_000).map(|_| Box::pin(mutex.acquire())).collect();
+    for waiter in &mut crowd {
+        let polled = waiter
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+    }
+    // The last first: those who are behind are looked for the longest.
+    while crowd.pop().is_some() {}
+    until("all withdrawn", || async { locks.stats().waiting == 0 }).await;
+    guard.check().expect("kept all the time");
+}

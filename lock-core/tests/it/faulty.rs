@@ -9,7 +9,7 @@ use futures_core::stream::BoxStream;
 use lock_core::{
     Backend, Capabilities, Claim, ClientOptions, Connect, Context, Cursor, Error, ErrorKind, Event,
     FencingToken, Grant, LockName, LockState, Locks, MemoryStore, Page, Passed, Reach, Renewal,
-    Replaced, Result, async_trait,
+    Replaced, Result, Validity, async_trait,
 };
 use tokio::sync::Notify;
 
@@ -123,6 +123,7 @@ impl Plan {
 pub(crate) struct Faulty {
     pub(crate) store: MemoryStore,
     pub(crate) plan: Arc<Plan>,
+    ttl: bool,
 }
 
 impl Faulty {
@@ -130,7 +131,13 @@ impl Faulty {
         Self {
             store: MemoryStore::new(),
             plan: Arc::default(),
+            ttl: true,
         }
+    }
+
+    /// Takes any TTL, and keeps the longest that memory can.
+    pub(crate) fn without_ttl(self) -> Self {
+        Self { ttl: false, ..self }
     }
 
     pub(crate) async fn open(&self) -> Locks {
@@ -159,6 +166,7 @@ impl Connect for Faulty {
         Ok(Arc::new(FaultyBackend {
             inner,
             plan: Arc::clone(&self.plan),
+            ttl: self.ttl,
         }))
     }
 }
@@ -167,12 +175,25 @@ impl Connect for Faulty {
 struct FaultyBackend {
     inner: Arc<dyn Backend>,
     plan: Arc<Plan>,
+    ttl: bool,
+}
+
+impl FaultyBackend {
+    fn kept(&self, claim: &Claim) -> Claim {
+        let mut claim = claim.clone();
+        if !self.ttl {
+            claim.ttl = claim.ttl.min(Duration::from_secs(3600));
+        }
+        claim
+    }
 }
 
 #[async_trait]
 impl Backend for FaultyBackend {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let mut capabilities = self.inner.capabilities();
+        capabilities.ttl = capabilities.ttl.filter(|_| self.ttl);
+        capabilities
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
@@ -182,9 +203,13 @@ impl Backend for FaultyBackend {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
-        self.plan
-            .through("acquire", Some(claim), self.inner.acquire(claim))
-            .await
+        let kept = self.kept(claim);
+        let acquiring = self.inner.acquire(&kept);
+        let grant = self.plan.through("acquire", Some(claim), acquiring).await?;
+        if self.ttl {
+            return Ok(grant);
+        }
+        Ok(Grant::new(claim, grant.token(), Validity::unlimited()))
     }
 
     async fn renew(&self, grants: &[&Grant]) -> Vec<Result<Renewal>> {
@@ -204,8 +229,9 @@ impl Backend for FaultyBackend {
     }
 
     async fn pass(&self, held: &Claim, next: &Claim) -> Result<Passed> {
+        let next = self.kept(next);
         self.plan
-            .through("pass", None, self.inner.pass(held, next))
+            .through("pass", None, self.inner.pass(held, &next))
             .await
     }
 

@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use crate::faulty::{Fault, Faulty, at_rest, until};
 
 const TTL: Duration = Duration::from_millis(300);
+/// Longer than any test waits.
+const LONG_TTL: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn kept_lock_without_renewals_is_lost_before_another_gets_it() {
@@ -219,4 +221,54 @@ async fn panic_of_the_backend_in_a_release_tells_the_guard() {
             .await
             .expect("free after the TTL"),
     );
+}
+
+#[tokio::test]
+async fn panic_of_the_backend_in_a_hand_over_leaves_no_ghost() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    let ask = || {
+        let mutex = locks.mutex("a").ttl(LONG_TTL);
+        tokio::spawn(async move { mutex.acquire().await })
+    };
+    let held = ask().await.expect("no panic").expect("free");
+    let next = ask();
+    until("in line", || async { locks.stats().waiting == 1 }).await;
+    faulty.plan.next("pass", &[Fault::Panic]);
+    drop(held);
+    next.await.expect("no panic").expect_err("the line died");
+    at_rest(&locks, &observer, "a").await;
+
+    let held = observer.mutex("a").acquire().await.expect("free");
+    let cancelled = ask();
+    until("queued", || async {
+        observer.inspect("a").await.expect("answers").waiters.len() == 1
+    })
+    .await;
+    let next = ask();
+    until("in line", || async { locks.stats().waiting == 2 }).await;
+    faulty.plan.next("replace", &[Fault::Panic]);
+    cancelled.abort();
+    next.await.expect("no panic").expect_err("the line died");
+    until("nobody waits", || async {
+        let state = observer.inspect("a").await.expect("answers");
+        state.waiters.is_empty()
+    })
+    .await;
+    drop(held);
+    at_rest(&locks, &observer, "a").await;
+}
+
+#[tokio::test]
+async fn panic_of_the_backend_in_a_renewal_loses_no_lock() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    faulty.plan.next("renew", &[Fault::Panic]);
+    let ttl = Duration::from_secs(1);
+    let guard = locks.mutex("a").ttl(ttl).acquire().await.expect("free");
+    until("renewed again, or lost", || async {
+        faulty.plan.calls("renew") == 3 || guard.check().is_err()
+    })
+    .await;
+    guard.check().expect("one panic is one failed renewal");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::{ErrorKind, Released};
+use lock_core::{ClientOptions, ErrorKind, ManualClock, Released};
 
 use crate::faulty::{Fault, Faulty, at_rest, until};
 
@@ -215,4 +215,65 @@ async fn failed_renewals_do_not_lose_the_lock_as_long_as_one_comes_through() {
     .await;
     guard.check().expect("still held");
     assert_eq!(guard.release().await.expect("answers"), Released::Clean);
+}
+
+#[tokio::test]
+async fn release_whose_pass_was_executed_but_not_answered_is_clean() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    let held = locks.mutex("a").acquire().await.expect("free");
+    let mutex = locks.mutex("a");
+    let next = tokio::spawn(async move { mutex.acquire().await });
+    until("the second task stands in line", || async {
+        next_in_line(&locks)
+    })
+    .await;
+    faulty.plan.next("pass", &[Fault::ReplyLost]);
+    assert_eq!(held.release().await.expect("answers"), Released::Clean);
+    drop(next.await.expect("no panic").expect("granted"));
+}
+
+#[tokio::test]
+async fn break_without_an_answer_may_have_happened() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    let held = locks.mutex("a").acquire().await.expect("free");
+    faulty.plan.next("break_hold", &[Fault::BlackHole]);
+    let error = locks
+        .break_hold("a", held.token())
+        .await
+        .expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    faulty.plan.next("inspect", &[Fault::BlackHole]);
+    let error = locks.inspect("a").await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn lock_without_an_answered_release_is_free_by_the_time_said_although_a_renewal_came_through()
+{
+    let hand = ManualClock::new();
+    let faulty = Faulty::new();
+    let options = ClientOptions::default()
+        .with_clock(hand.clock())
+        .with_op_timeout(Duration::from_secs(2));
+    let locks = faulty.open_with(options).await;
+    faulty.plan.next("renew", &[Fault::Silent; 10]);
+    faulty.plan.next("release", &[Fault::BlackHole; 10]);
+    let ttl = Duration::from_secs(60);
+    let guard = locks.mutex("a").ttl(ttl).acquire().await.expect("free");
+    let granted = hand.clock().now();
+    hand.advance(ttl / 2);
+    until("renewed", || async { faulty.plan.calls("renew") == 1 }).await;
+    let releasing = tokio::spawn(guard.release());
+    until("released", || async { faulty.plan.calls("release") == 1 }).await;
+    hand.advance(Duration::from_secs(2));
+    let released = releasing.await.expect("no panic").expect("answers");
+    let Released::Unknown { free_by } = released else {
+        panic!("{released:?}");
+    };
+    assert!(
+        free_by >= granted + ttl / 2 + ttl,
+        "the renewal was executed, and nothing else was"
+    );
 }

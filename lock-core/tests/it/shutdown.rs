@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::{ErrorKind, LossReason, Released};
+use lock_core::{ClientOptions, ErrorKind, LossReason, Released};
 
 use crate::faulty::{Fault, Faulty, until};
 
@@ -111,7 +111,7 @@ async fn guard_outlives_the_last_handle_and_still_releases() {
     let (locks, other) = (faulty.open().await, faulty.open_plain().await);
     let guard = locks
         .mutex("a")
-        .ttl(Duration::from_millis(300))
+        .ttl(Duration::from_millis(1500))
         .acquire()
         .await
         .expect("free");
@@ -152,4 +152,75 @@ async fn everything_dropped_at_once_is_released_and_closed() {
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn shutdown_that_cuts_a_release_short_is_not_clean() {
+    let faulty = Faulty::new();
+    let options = ClientOptions::default().with_op_timeout(Duration::from_secs(20));
+    let locks = faulty.open_with(options).await;
+    faulty.plan.next("release", &[Fault::BlackHole]);
+    drop(locks.mutex("a").acquire().await.expect("free"));
+    until("released", || async { faulty.plan.calls("release") == 1 }).await;
+    let report = locks
+        .shutdown(Duration::from_millis(50))
+        .await
+        .expect("first");
+    assert_eq!((report.still_held, report.unconfirmed), (0, 1));
+}
+
+#[tokio::test]
+async fn second_shutdown_does_not_wait_for_the_first() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    let _held = locks.mutex("a").acquire().await.expect("free");
+    let first = tokio::spawn({
+        let locks = locks.clone();
+        async move { locks.shutdown(Duration::MAX).await }
+    });
+    until("closing", || async {
+        locks.mutex("b").acquire().await.is_err()
+    })
+    .await;
+    let second = tokio::time::timeout(Duration::from_secs(10), locks.shutdown(Duration::ZERO));
+    let error = second.await.expect("at once").expect_err("closed before");
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    first.abort();
+}
+
+#[tokio::test]
+async fn longest_durations_do_not_overflow() {
+    let faulty = Faulty::new().without_ttl();
+    let options = ClientOptions::default()
+        .with_op_timeout(Duration::MAX)
+        .with_outage_limit(Duration::MAX)
+        .with_max_hold(Duration::MAX);
+    let locks = faulty.open_with(options).await;
+    let mutex = locks.mutex("a").ttl(Duration::MAX);
+    let guard = mutex
+        .acquire_within(Duration::MAX)
+        .await
+        .expect("answers")
+        .expect("free");
+    let waiting = tokio::spawn({
+        let mutex = mutex.clone();
+        async move { mutex.acquire_within(Duration::MAX).await }
+    });
+    until("in line", || async { locks.stats().waiting == 1 }).await;
+    guard.renew().await.expect("held");
+    faulty.plan.next("pass", &[Fault::ReplyLost]);
+    drop(guard);
+    drop(
+        waiting
+            .await
+            .expect("no panic")
+            .expect("answers")
+            .expect("granted"),
+    );
+    until("all is cleaned up", || async {
+        faulty.plan.calls("release") == 3 && locks.stats().cleanups == 0
+    })
+    .await;
+    drop((mutex, locks));
+    until("closed", || async { faulty.plan.calls("close") == 1 }).await;
 }
