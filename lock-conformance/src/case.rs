@@ -3,17 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use lock_core::{Capabilities, Error};
 
-use crate::cases;
-use crate::harness::Fault;
-use crate::stand::Stand;
-
-/// Every case of the suite, rule by rule.
-pub static CASES: &[Case] = &cases::ALL;
-
-/// One thing that a backend has to do, and the code that finds out whether it does.
+/// One thing that a backend has to do. How it is found out is the suite's own affair.
 #[derive(Clone, Copy)]
 pub struct Case {
     /// Rule and number, such as `R1.03`. Never reused for another case.
@@ -28,7 +20,6 @@ pub struct Case {
     pub alone: bool,
     /// The longest it may take; a case that takes longer hangs.
     pub deadline: Duration,
-    pub(crate) run: fn(Stand) -> BoxFuture<'static, Verdict>,
 }
 
 impl Case {
@@ -78,6 +69,66 @@ impl fmt::Debug for Need {
             Self::Capability(what, _) => write!(f, "capability: {what}"),
             Self::Fault(fault) => write!(f, "fault: {}", fault.describe()),
             Self::Processes => f.write_str("worker processes"),
+        }
+    }
+}
+
+/// A way to break things, or to look behind the backend's back.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// [`Faults::kill_server`](crate::Faults::kill_server) and [`Faults::restart_server`](crate::Faults::restart_server).
+    Kill,
+    /// [`Faults::wipe`](crate::Faults::wipe).
+    Wipe,
+    /// [`Faults::pause_server`](crate::Faults::pause_server) and [`Faults::resume_server`](crate::Faults::resume_server).
+    Pause,
+    /// [`Faults::flush_scripts`](crate::Faults::flush_scripts).
+    FlushScripts,
+    /// [`Faults::step_clock`](crate::Faults::step_clock).
+    StepClock,
+    /// [`Faults::cut`](crate::Faults::cut).
+    Cut,
+    /// [`Faults::black_hole`](crate::Faults::black_hole).
+    BlackHole,
+    /// [`Faults::hold_replies`](crate::Faults::hold_replies).
+    HoldReplies,
+    /// [`Faults::drop_replies`](crate::Faults::drop_replies).
+    DropReplies,
+    /// [`Faults::drop_pushes`](crate::Faults::drop_pushes).
+    DropPushes,
+    /// [`Faults::hold_next_request`](crate::Faults::hold_next_request).
+    HoldRequest,
+    /// [`Faults::records`](crate::Faults::records) and [`Faults::unbounded_records`](crate::Faults::unbounded_records).
+    Records,
+    /// [`Faults::commands_during`](crate::Faults::commands_during), [`Faults::scripts`](crate::Faults::scripts), [`Faults::connections`](crate::Faults::connections) and
+    /// [`Faults::subscriptions`](crate::Faults::subscriptions).
+    Count,
+    /// [`Faults::wrong_credentials`](crate::Faults::wrong_credentials).
+    WrongCredentials,
+    /// [`Faults::obstruct`](crate::Faults::obstruct).
+    Obstruct,
+}
+
+impl Fault {
+    /// What a report says is missing.
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::Kill => "killing and restarting the server",
+            Self::Wipe => "making the server lose its data",
+            Self::Pause => "stopping and continuing the server",
+            Self::FlushScripts => "making the server forget its scripts",
+            Self::StepClock => "stepping the server's clock",
+            Self::Cut => "cutting connections",
+            Self::BlackHole => "a connection on which nothing arrives",
+            Self::HoldReplies => "holding replies back",
+            Self::DropReplies => "dropping replies",
+            Self::DropPushes => "dropping notifications",
+            Self::HoldRequest => "holding a request back and delivering it later",
+            Self::Records => "looking at the backend's own records",
+            Self::Count => "counting commands at the server",
+            Self::WrongCredentials => "connecting with wrong credentials",
+            Self::Obstruct => "putting something else where a lock would be",
         }
     }
 }
@@ -143,23 +194,8 @@ impl From<std::io::Error> for Failure {
 /// What a case answers.
 pub(crate) type Verdict = Result<Outcome, Failure>;
 
-/// The case that a function of this module is: its identifier, the function, and what it takes.
-macro_rules! case {
-    ($id:literal, $run:ident $(, $change:ident ( $($arg:expr),* ))* $(,)?) => {
-        $crate::case::Case::base($id, stringify!($run), |stand| {
-            Box::pin(async move { $run(stand).await.map(Into::into) })
-        })
-        $(.$change($($arg),*))*
-    };
-}
-pub(crate) use case;
-
 impl Case {
-    pub(crate) const fn base(
-        id: &'static str,
-        name: &'static str,
-        run: fn(Stand) -> BoxFuture<'static, Verdict>,
-    ) -> Self {
+    pub(crate) const fn base(id: &'static str, name: &'static str) -> Self {
         Self {
             id,
             name,
@@ -167,7 +203,6 @@ impl Case {
             tier: Tier::Fast,
             alone: false,
             deadline: Duration::from_secs(60),
-            run,
         }
     }
 

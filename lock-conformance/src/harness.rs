@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use lock_core::{ClientOptions, Connect};
 
-use crate::case::Case;
+use crate::case::{Case, Fault};
 
 /// A backend under test: how to reach it, how fast it is, what it does not promise.
 ///
@@ -186,66 +186,6 @@ impl Arena {
     pub fn keeping(mut self, value: impl Any + Send + Sync) -> Self {
         self._keep = Some(Arc::new(value));
         self
-    }
-}
-
-/// A way to break things, or to look behind the backend's back.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[non_exhaustive]
-pub enum Fault {
-    /// [`Faults::kill_server`] and [`Faults::restart_server`].
-    Kill,
-    /// [`Faults::wipe`].
-    Wipe,
-    /// [`Faults::pause_server`] and [`Faults::resume_server`].
-    Pause,
-    /// [`Faults::flush_scripts`].
-    FlushScripts,
-    /// [`Faults::step_clock`].
-    StepClock,
-    /// [`Faults::cut`].
-    Cut,
-    /// [`Faults::black_hole`].
-    BlackHole,
-    /// [`Faults::hold_replies`].
-    HoldReplies,
-    /// [`Faults::drop_replies`].
-    DropReplies,
-    /// [`Faults::drop_pushes`].
-    DropPushes,
-    /// [`Faults::hold_next_request`].
-    HoldRequest,
-    /// [`Faults::records`] and [`Faults::unbounded_records`].
-    Records,
-    /// [`Faults::commands_during`], [`Faults::scripts`], [`Faults::connections`] and
-    /// [`Faults::subscriptions`].
-    Count,
-    /// [`Faults::wrong_credentials`].
-    WrongCredentials,
-    /// [`Faults::obstruct`].
-    Obstruct,
-}
-
-impl Fault {
-    /// What a report says is missing.
-    pub(crate) const fn describe(self) -> &'static str {
-        match self {
-            Self::Kill => "killing and restarting the server",
-            Self::Wipe => "making the server lose its data",
-            Self::Pause => "stopping and continuing the server",
-            Self::FlushScripts => "making the server forget its scripts",
-            Self::StepClock => "stepping the server's clock",
-            Self::Cut => "cutting connections",
-            Self::BlackHole => "a connection on which nothing arrives",
-            Self::HoldReplies => "holding replies back",
-            Self::DropReplies => "dropping replies",
-            Self::DropPushes => "dropping notifications",
-            Self::HoldRequest => "holding a request back and delivering it later",
-            Self::Records => "looking at the backend's own records",
-            Self::Count => "counting commands at the server",
-            Self::WrongCredentials => "connecting with wrong credentials",
-            Self::Obstruct => "putting something else where a lock would be",
-        }
     }
 }
 

@@ -48,9 +48,10 @@ mod stand;
 mod wait;
 pub mod worker;
 
-pub use crate::case::{CASES, Case, Failure, Need, Outcome, Tier};
+pub use crate::case::{Case, Failure, Fault, Need, Outcome, Tier};
+pub use crate::cases::CASES;
 pub use crate::harness::{
-    Arena, Connector, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace,
+    Arena, Connector, Deviation, Faults, Harness, HeldRequest, Missing, Pace,
 };
 pub use crate::runner::{CaseResult, Ending, Report, run, run_as_test};
 pub use crate::stand::Stand;

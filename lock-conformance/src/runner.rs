@@ -12,7 +12,8 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use lock_core::{Capabilities, Clock, Context, Identity};
 
-use crate::case::{CASES, Case, Failure, Need, Outcome, Tier, Verdict};
+use crate::case::{Case, Failure, Need, Outcome, Tier, Verdict};
+use crate::cases::{ENTRIES, Entry};
 use crate::harness::{Arena, Harness, Missing};
 use crate::history::Recorder;
 use crate::stand::Stand;
@@ -51,11 +52,11 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
     args.test_threads.get_or_insert(THREADS);
     let everything = std::env::var("LOCK_TEST_TIER").is_ok_and(|tier| tier == "full");
     let suite = Arc::new(Suite::new(harness));
-    let trials = CASES
+    let trials = ENTRIES
         .iter()
-        .map(|case| {
-            let suite = Arc::clone(&suite);
-            Trial::ignorable_test(case.title(), move || completion(suite.run(case)))
+        .map(|entry| {
+            let (suite, case) = (Arc::clone(&suite), &entry.case);
+            Trial::ignorable_test(case.title(), move || completion(suite.run(entry)))
                 .with_ignored_flag(case.tier == Tier::Full && !everything)
         })
         .collect();
@@ -77,10 +78,10 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
 #[must_use]
 pub fn run(harness: impl Harness, filter: &str) -> Report {
     let suite = Suite::new(Arc::new(harness));
-    let results = CASES
+    let results = ENTRIES
         .iter()
-        .filter(|case| case.title().contains(filter))
-        .map(|case| suite.run(case))
+        .filter(|entry| entry.case.title().contains(filter))
+        .map(|entry| suite.run(entry))
         .collect();
     Report { results }
 }
@@ -88,7 +89,7 @@ pub fn run(harness: impl Harness, filter: &str) -> Report {
 /// What became of the cases that were run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// One entry per case, in the order of [`CASES`].
+    /// One entry per case, in the order of [`CASES`](crate::CASES).
     pub results: Vec<CaseResult>,
 }
 
@@ -180,7 +181,8 @@ impl Suite {
         }
     }
 
-    fn run(&self, case: &Case) -> CaseResult {
+    fn run(&self, entry: &Entry) -> CaseResult {
+        let case = &entry.case;
         let (_shared, _alone);
         if case.alone {
             _alone = self.machine.write().unwrap_or_else(PoisonError::into_inner);
@@ -192,7 +194,7 @@ impl Suite {
         let recorder = Recorder::new();
         let verdict = match self.lacks(case) {
             Some(why) => Ok(Outcome::Skipped(why)),
-            None => self.execute(*case, recorder.clone()),
+            None => self.execute(*entry, recorder.clone()),
         };
         let deviation = self
             .harness
@@ -239,7 +241,8 @@ impl Suite {
         })
     }
 
-    fn execute(&self, case: Case, recorder: Recorder) -> Verdict {
+    fn execute(&self, entry: Entry, recorder: Recorder) -> Verdict {
+        let case = entry.case;
         let (done, outcome) = mpsc::channel();
         let harness = Arc::clone(&self.harness);
         let known = self.capabilities.get().cloned();
@@ -248,7 +251,7 @@ impl Suite {
             .name(thread_name(&case))
             .spawn(move || {
                 // The suite may have stopped waiting: then this case has failed already.
-                let _ = done.send(on_runtime(case, harness, known, &missing, recorder));
+                let _ = done.send(on_runtime(entry, harness, known, &missing, recorder));
             });
         if let Err(error) = thread {
             return Err(error.into());
@@ -298,7 +301,7 @@ fn thread_name(case: &Case) -> String {
 
 /// Runs the case to its end, and answers the capabilities too if they had to be asked for.
 fn on_runtime(
-    case: Case,
+    Entry { case, run }: Entry,
     harness: Arc<dyn Harness>,
     known: Option<Capabilities>,
     missing: &AtomicBool,
@@ -345,7 +348,7 @@ fn on_runtime(
                     }
                     let harness = Arc::clone(&harness);
                     let stand = Stand::new(case, harness, arena.clone(), capabilities, recorder);
-                    (case.run)(stand).await
+                    run(stand).await
                 })
             });
             panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked(&case)))

@@ -13,8 +13,8 @@ use lock_core::{
     Guard, Identity, LockName, LockState, Locks, Released, Result as LockResult, Stats,
 };
 
-use crate::case::{Case, Failure};
-use crate::harness::{Arena, Fault, Faults, Harness, Pace};
+use crate::case::{Case, Failure, Fault};
+use crate::harness::{Arena, Faults, Harness, Pace};
 use crate::history::{Recorder, What};
 use crate::worker::{Worker, Workers};
 

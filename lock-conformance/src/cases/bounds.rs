@@ -2,7 +2,7 @@
 
 use super::prelude::*;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R9.01", busy_is_an_answer_and_not_an_error),
     case!("R9.02", unusable_ttls_are_refused_and_send_nothing),
     case!("R9.03", closed_client_refuses_new_work),

@@ -10,7 +10,7 @@ use lock_core::Locks;
 
 use super::prelude::*;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R8.01", acquire_dropped_at_every_poll_leaves_nothing),
     case!("R8.02", wait_dropped_at_every_poll_leaves_nothing),
     case!("R8.03", acquire_dropped_at_any_moment_leaves_nothing),

@@ -4,7 +4,7 @@ use lock_core::{Cursor, FenceStrength, Guarantee, LockName, Mode};
 
 use super::prelude::*;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R11.01", declarations_do_not_contradict_each_other),
     case!("R11.02", declarations_are_the_same_for_every_connection),
     case!("R11.03", require_accepts_what_is_declared_and_nothing_else),

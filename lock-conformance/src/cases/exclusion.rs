@@ -4,7 +4,7 @@ use super::prelude::*;
 use crate::resource::{Fencing, Resource, ResourceClient};
 use crate::worker::{Answer, Count, Order, Worker, increment};
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R1.01", second_client_is_refused_while_one_holds),
     case!("R1.02", tasks_of_one_client_exclude_each_other),
     case!("R1.03", different_names_are_held_side_by_side),

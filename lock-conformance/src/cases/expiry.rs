@@ -3,7 +3,7 @@
 use super::prelude::*;
 use crate::worker::{Answer, Order};
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!(
         "R6.01",
         dead_holder_is_replaced_within_its_ttl,

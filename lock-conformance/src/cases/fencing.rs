@@ -4,7 +4,7 @@ use lock_core::{FenceGate, MemoryGate, Replaced, Standing};
 
 use super::prelude::*;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R2.01", tokens_grow_from_grant_to_grant),
     case!("R2.02", tokens_grow_across_expiry, needs(&[TTL])),
     case!("R2.03", tokens_grow_across_clients_that_come_and_go),

@@ -4,7 +4,7 @@ use lock_core::Stats;
 
 use super::prelude::*;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!(
         "R12.01",
         ten_thousand_cycles_on_ten_thousand_names_leave_nothing,

@@ -4,7 +4,7 @@ use std::thread;
 
 use super::prelude::*;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R4.01", loss_is_told_before_the_next_grant, needs(&[TTL])),
     case!(
         "R4.02",

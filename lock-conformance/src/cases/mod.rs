@@ -3,6 +3,7 @@
 mod bounds;
 mod cancel;
 mod capability;
+mod entry;
 mod exclusion;
 mod expiry;
 mod fencing;
@@ -14,9 +15,10 @@ mod prelude;
 mod validity;
 mod waiting;
 
+pub(crate) use self::entry::Entry;
 use crate::case::Case;
 
-const RULES: [&[Case]; 12] = [
+const RULES: [&[Entry]; 12] = [
     exclusion::CASES,
     fencing::CASES,
     validity::CASES,
@@ -40,13 +42,30 @@ const COUNT: usize = {
     count
 };
 
-pub(crate) const ALL: [Case; COUNT] = {
+/// Every case of the suite, with its code, rule by rule.
+pub(crate) static ENTRIES: [Entry; COUNT] = {
     let mut all = [exclusion::CASES[0]; COUNT];
     let (mut next, mut rule) = (0, 0);
     while rule < RULES.len() {
         let mut case = 0;
         while case < RULES[rule].len() {
             all[next] = RULES[rule][case];
+            next += 1;
+            case += 1;
+        }
+        rule += 1;
+    }
+    all
+};
+
+/// Every case of the suite, rule by rule.
+pub static CASES: &[Case] = &{
+    let mut all = [exclusion::CASES[0].case; COUNT];
+    let (mut next, mut rule) = (0, 0);
+    while rule < RULES.len() {
+        let mut case = 0;
+        while case < RULES[rule].len() {
+            all[next] = RULES[rule][case].case;
             next += 1;
             case += 1;
         }
@@ -63,8 +82,8 @@ mod tests {
 
     #[test]
     fn identifiers_and_names_are_unique() {
-        let ids: BTreeSet<_> = ALL.iter().map(|case| case.id).collect();
-        let names: BTreeSet<_> = ALL.iter().map(|case| case.name).collect();
+        let ids: BTreeSet<_> = CASES.iter().map(|case| case.id).collect();
+        let names: BTreeSet<_> = CASES.iter().map(|case| case.name).collect();
         assert_eq!((ids.len(), names.len()), (COUNT, COUNT));
     }
 
@@ -72,7 +91,7 @@ mod tests {
     fn every_rule_has_cases_under_its_own_number() {
         for (rule, cases) in (1..).zip(RULES) {
             assert!(cases.len() >= 4, "R{rule} has {} cases", cases.len());
-            for case in cases {
+            for Entry { case, .. } in cases {
                 assert_eq!(case.rule(), format!("R{rule}"), "{}", case.title());
             }
         }

@@ -5,7 +5,7 @@ use lock_core::{Cursor, LockName};
 use super::prelude::*;
 use crate::stand::Client;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R10.01", names_that_differ_in_case_are_different_locks),
     case!("R10.02", unicode_forms_of_a_name_are_different_locks),
     case!("R10.03", slashes_and_dots_are_not_paths),

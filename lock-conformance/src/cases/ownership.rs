@@ -4,7 +4,7 @@ use lock_core::{Passed, Standing};
 
 use super::prelude::*;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!(
         "R5.01",
         late_release_does_not_free_the_successor,

@@ -8,8 +8,8 @@ pub(super) use lock_core::{
     Clock, ErrorKind, FencingToken, LossReason, OwnerId, Released, Renewal, WaitOrder,
 };
 
-pub(super) use crate::case::{Case, Failure, Need, case};
-pub(super) use crate::harness::Fault;
+pub(super) use super::entry::{Entry, case};
+pub(super) use crate::case::{Failure, Fault, Need};
 pub(super) use crate::history;
 pub(super) use crate::stand::{
     LONG, SOON, Stand, ensure, ensure_eq, ensure_growing, ensure_kind, ensure_pending, joined,

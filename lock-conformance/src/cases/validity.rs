@@ -5,7 +5,7 @@ use lock_core::Guard;
 use super::prelude::*;
 use crate::stand::Client;
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!(
         "R3.01",
         validity_never_outlives_the_backends_record,

@@ -7,7 +7,7 @@ use crate::resource::{Fencing, Resource};
 use crate::stand::Client;
 use crate::worker::{Count, Order};
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Entry] = &[
     case!("R7.01", release_wakes_a_waiter),
     case!(
         "R7.02",

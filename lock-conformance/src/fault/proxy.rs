@@ -213,7 +213,7 @@ impl Proxy {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let state = self.shared.lock();
-        stats::read(&state.totals, &state.rules, state.links.values())
+        read_stats(&state.totals, &state.rules, state.links.values())
     }
 
     /// Waits, blocking this thread, until `condition` holds; gives the numbers that fulfilled it.
@@ -433,4 +433,20 @@ async fn listen_again(addr: SocketAddr) -> TcpListener {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Adds to the running totals what only the connections know.
+fn read_stats<'a>(totals: &Stats, rules: &Rules, links: impl Iterator<Item = &'a Link>) -> Stats {
+    let mut stats = *totals;
+    for link in links {
+        stats.open += u64::from(link.client_is_there());
+        stats.open_upstream += u64::from(link.server_is_there());
+        if link.up.is_held() {
+            stats.held_requests += link.up.waiting();
+        }
+        if rules.replies == Replies::Hold {
+            stats.held_replies += link.down.waiting();
+        }
+    }
+    stats
 }

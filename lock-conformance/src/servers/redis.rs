@@ -299,7 +299,7 @@ impl RedisServer {
             Some(_) => self.is_ready(pid).then_some(Ok(())),
         })
         .unwrap_or_else(|| Err(self.builder.failed(&self.process, "it does not answer")))?;
-        super::valkey::unlink_shared_memory(pid);
+        unlink_shared_memory(pid);
         Ok(())
     }
 
@@ -489,6 +489,17 @@ fn parse_commandstats(info: &str) -> BTreeMap<String, u64> {
             Some((command.to_owned(), calls.parse().ok()?))
         })
         .collect()
+}
+
+/// Removes the names under which libfaketime shares its state between processes, if `pid` runs under it.
+///
+/// It would remove them itself on a clean exit only, and these servers are killed. A process that runs keeps what the
+/// names stood for.
+fn unlink_shared_memory(pid: u32) {
+    for name in ["faketime_shm_", "sem.faketime_sem_"] {
+        // Not there for a server without libfaketime.
+        let _ = fs::remove_file(format!("/dev/shm/{name}{pid}"));
+    }
 }
 
 #[cfg(test)]

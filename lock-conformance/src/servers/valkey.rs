@@ -149,17 +149,6 @@ impl Deref for ValkeyServer {
     }
 }
 
-/// Removes the names under which libfaketime shares its state between processes, if `pid` runs under it.
-///
-/// It would remove them itself on a clean exit only, and these servers are killed. A process that runs keeps what the
-/// names stood for.
-pub(super) fn unlink_shared_memory(pid: u32) {
-    for name in ["faketime_shm_", "sem.faketime_sem_"] {
-        // Not there for a server without libfaketime.
-        let _ = fs::remove_file(format!("/dev/shm/{name}{pid}"));
-    }
-}
-
 /// The true wall clock, plus `offset` seconds.
 #[expect(
     clippy::disallowed_methods,

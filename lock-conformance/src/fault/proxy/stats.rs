@@ -1,8 +1,5 @@
 //! What a proxy counts.
 
-use super::link::Link;
-use super::rules::{Replies, Rules};
-
 /// What has passed a [`Proxy`](super::Proxy), and what it holds right now.
 ///
 /// Commands and replies are counted where RESP is spoken; on other connections only bytes are.
@@ -35,24 +32,4 @@ pub struct Stats {
     pub bytes_up: u64,
     /// Bytes forwarded to clients.
     pub bytes_down: u64,
-}
-
-/// Adds to the running totals what only the connections know.
-pub(super) fn read<'a>(
-    totals: &Stats,
-    rules: &Rules,
-    links: impl Iterator<Item = &'a Link>,
-) -> Stats {
-    let mut stats = *totals;
-    for link in links {
-        stats.open += u64::from(link.client_is_there());
-        stats.open_upstream += u64::from(link.server_is_there());
-        if link.up.is_held() {
-            stats.held_requests += link.up.waiting();
-        }
-        if rules.replies == Replies::Hold {
-            stats.held_replies += link.down.waiting();
-        }
-    }
-    stats
 }
