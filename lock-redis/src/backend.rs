@@ -184,25 +184,35 @@ impl Client {
             claim.progress.report(Reach::Sent);
             true
         };
-        let answer = self.call_after(op, call, note).await;
-        self.answered(claim.nonce, &answer);
-        answer
+        self.noted_call(op, claim.nonce, call, note).await
     }
 
     /// As [`claim_call`](Self::claim_call), for a waiting claim that the server has forgotten.
     pub(crate) async fn claim_again(&self, claim: &Claim) -> Result<Answer> {
         let call = self.acquire_call(claim, "wait");
         let note = || self.inbox.sending_again(claim.nonce);
-        let answer = self.call_after("acquire", &call, note).await;
-        self.answered(claim.nonce, &answer);
-        answer
+        self.noted_call("acquire", claim.nonce, &call, note).await
     }
 
-    fn answered(&self, nonce: Nonce, answer: &Result<Answer>) {
-        match answer {
-            Err(error) if error.kind() == ErrorKind::Indeterminate => {}
-            _ => self.inbox.answered(nonce),
+    async fn noted_call(
+        &self,
+        op: &'static str,
+        nonce: Nonce,
+        call: &Call,
+        note: impl FnOnce() -> bool + Send,
+    ) -> Result<Answer> {
+        let mut noted = false;
+        let note = || {
+            noted = note();
+            noted
+        };
+        let answer = self.call_after(op, call, note).await;
+        let silent = matches!(&answer, Err(error) if error.kind() == ErrorKind::Indeterminate);
+        // One that was not sent is no answer to an earlier one, a copy of which may be under way.
+        if noted && !silent {
+            self.inbox.answered(nonce);
         }
+        answer
     }
 
     /// `note` is called when there is a connection, before anything is sent; it may call it off.

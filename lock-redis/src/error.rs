@@ -10,7 +10,7 @@ pub(crate) fn of_command(op: &'static str, source: RedisError) -> Error {
         Meaning::Foreign => ErrorKind::WrongType,
         Meaning::Refused => ErrorKind::Unavailable,
         Meaning::Broken => ErrorKind::Indeterminate,
-        Meaning::TooOld => ErrorKind::Unsupported,
+        Meaning::Unfit => ErrorKind::Unsupported,
         Meaning::Odd => ErrorKind::Protocol,
     };
     describe(Error::new(kind, op), source)
@@ -22,7 +22,7 @@ pub(crate) fn of_connecting(source: RedisError) -> Error {
         Meaning::Denied => ErrorKind::Denied,
         Meaning::Foreign => ErrorKind::WrongType,
         Meaning::Refused | Meaning::Broken => ErrorKind::Unavailable,
-        Meaning::TooOld => ErrorKind::Unsupported,
+        Meaning::Unfit => ErrorKind::Unsupported,
         // Answers to HELLO and SELECT: a password where none is set, a database that is not there.
         Meaning::Odd => match source.detail() {
             Some(detail) if detail.contains("AUTH") => ErrorKind::Denied,
@@ -64,8 +64,8 @@ enum Meaning {
     Refused,
     /// The connection broke: the command may have run.
     Broken,
-    /// The server does not speak RESP3.
-    TooOld,
+    /// The server does not speak RESP3, or has the key on another node of its cluster.
+    Unfit,
     /// Anything else.
     Odd,
 }
@@ -75,7 +75,7 @@ fn kind_of(error: &RedisError) -> Meaning {
     match error.kind() {
         Kind::AuthenticationFailed | Kind::Server(ServerErrorKind::NoPerm) => Meaning::Denied,
         Kind::Io | Kind::Parse => Meaning::Broken,
-        Kind::RESP3NotSupported => Meaning::TooOld,
+        Kind::RESP3NotSupported => Meaning::Unfit,
         Kind::Server(
             ServerErrorKind::BusyLoading
             | ServerErrorKind::ClusterDown
@@ -83,9 +83,11 @@ fn kind_of(error: &RedisError) -> Meaning {
             | ServerErrorKind::ReadOnly
             | ServerErrorKind::TryAgain,
         ) => Meaning::Refused,
+        Kind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Meaning::Unfit,
         _ => match error.code() {
             // Over RESP3 a wrong password is one of the codes that the crate does not know.
-            Some("WRONGPASS" | "NOAUTH" | "NOPERM") => Meaning::Denied,
+            // DENIED is protected mode: no password, and we are not on the server's machine.
+            Some("WRONGPASS" | "NOAUTH" | "NOPERM" | "DENIED") => Meaning::Denied,
             Some("WRONGTYPE") => Meaning::Foreign,
             Some("BUSY" | "OOM" | "MISCONF" | "NOREPLICAS") => Meaning::Refused,
             _ => of_script(error.detail().unwrap_or_default()),
@@ -107,7 +109,15 @@ fn of_script(detail: &str) -> Meaning {
     .any(|text| detail.contains(text))
     {
         Meaning::Denied
-    } else if detail.contains("OOM command not allowed") {
+    } else if [
+        "OOM command not allowed",
+        "-READONLY ",
+        "-MISCONF ",
+        "-NOREPLICAS ",
+    ]
+    .iter()
+    .any(|refusal| detail.contains(refusal))
+    {
         Meaning::Refused
     } else {
         Meaning::Odd
@@ -170,6 +180,19 @@ mod tests {
                 "-BUSY Redis is busy running a script\r\n",
                 ErrorKind::Unavailable,
             ),
+            (
+                "-ERR Error running script (call to f_0): @user_script:9: @user_script: 9: -READONLY You can't write against a read only replica.\r\n",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "-ERR Error running script (call to f_0): @user_script:9: @user_script: 9: -MISCONF Errors writing to the AOF file\r\n",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "-DENIED Redis is running in protected mode\r\n",
+                ErrorKind::Denied,
+            ),
+            ("-MOVED 866 127.0.0.1:7001\r\n", ErrorKind::Unsupported),
             ("-ERR what\r\n", ErrorKind::Protocol),
         ] {
             assert_eq!(of_command("acquire", reply(text)).kind(), kind, "{text}");

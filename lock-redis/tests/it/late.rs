@@ -124,6 +124,29 @@ async fn late_copy_of_a_try_does_not_win_after_the_release() {
 }
 
 #[tokio::test]
+async fn request_that_was_not_sent_does_not_answer_for_the_one_that_was() {
+    let faulty = Faulty::new().await;
+    let mine = claim("a");
+    faulty.held_back(&mine, faulty.one.try_acquire(&mine)).await;
+    faulty.proxy.refuse();
+    faulty.proxy.reset();
+    eventually(|| async {
+        let error = faulty.one.inspect(&mine.name).await.err()?;
+        (error.kind() == ErrorKind::Unavailable).then_some(())
+    })
+    .await;
+    let error = soon(faulty.one.try_acquire(&mine))
+        .await
+        .expect_err("no connection");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    faulty.proxy.accept();
+    assert!(!faulty.release(&mine).await);
+    assert!(faulty.is_buried(&mine), "the first copy is under way");
+    faulty.deliver().await;
+    faulty.assert_free().await;
+}
+
+#[tokio::test]
 async fn late_copy_of_an_enqueue_neither_waits_nor_wins_after_the_release() {
     let faulty = Faulty::new().await;
     let (theirs, mine) = (claim("a"), claim("a"));
