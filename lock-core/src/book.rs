@@ -1,6 +1,6 @@
 //! Every hold of a client, by when it has to be looked at. No I/O.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,10 @@ use crate::clock::BootInstant;
 use crate::hold::Hold;
 use crate::lease::{LeaseEvent, LossReason};
 use crate::owner::Nonce;
+
+/// How many ends of unknown holds are remembered. Most of them are of holds that were released just
+/// before; of a grant that is on its way, it is one of the last.
+const MOST_EARLY: usize = 1024;
 
 /// Every hold of a client, by when it has to be looked at.
 ///
@@ -29,6 +33,8 @@ struct Pages {
     /// What the keeper sleeps for; entries that fall due later need not wake it.
     asleep_until: Option<BootInstant>,
     closed: bool,
+    /// What was said to have ended before it was here: a push can overtake the grant it is about.
+    early: VecDeque<(Nonce, LossReason)>,
 }
 
 #[derive(Debug)]
@@ -38,17 +44,33 @@ struct Entry {
 }
 
 impl Book {
-    /// Takes `hold` into care. A keeper that has closed ends it at once.
-    pub(crate) fn add(&self, hold: &Arc<Hold>) {
+    /// Takes `hold` into care. What has ended already, or cannot be kept any more, is not taken: why
+    /// it ends at once is answered.
+    pub(crate) fn add(&self, hold: &Arc<Hold>) -> Result<(), LossReason> {
         let mut pages = self.pages();
         if pages.closed {
-            drop(pages);
-            hold.apply(LeaseEvent::End(LossReason::Closed));
-            return;
+            return Err(LossReason::Closed);
         }
-        let Some(due) = hold.due() else { return };
-        pages.insert(hold, due);
-        self.wake_if_earlier(&pages, due);
+        let nonce = hold.claim().nonce;
+        if let Some(at) = pages.early.iter().position(|(early, _)| *early == nonce)
+            && let Some((_, reason)) = pages.early.remove(at)
+        {
+            return Err(reason);
+        }
+        if let Some(due) = hold.due() {
+            pages.insert(hold, due);
+            self.wake_if_earlier(&pages, due);
+        }
+        Ok(())
+    }
+
+    /// Remembers for a while that `nonce`, which is not here, has ended: its grant may be on its way.
+    pub(crate) fn ended_early(&self, nonce: Nonce, reason: LossReason) {
+        let mut pages = self.pages();
+        if pages.early.len() == MOST_EARLY {
+            pages.early.pop_front();
+        }
+        pages.early.push_back((nonce, reason));
     }
 
     /// Takes `nonce` out of care.

@@ -199,6 +199,8 @@ async fn listen(shared: Arc<Shared>, mut events: BoxStream<'static, Event>) {
             Event::Reconnected => keeper::verify_all(&shared),
         }
     }
+    // Without pushes a loss is noticed at the next renewal.
+    warn!("the backend pushes no events any more");
 }
 
 /// Lets what is under way come to its end, for as long as the request allows.

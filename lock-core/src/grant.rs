@@ -52,6 +52,14 @@ impl Validity {
         }
     }
 
+    /// A validity that ends at `end`, here and on the backend.
+    pub(crate) const fn until(end: BootInstant) -> Self {
+        Self {
+            expires_at: end,
+            free_by: end,
+        }
+    }
+
     /// The end: from then on the holder must not act.
     #[must_use]
     pub const fn expires_at(self) -> BootInstant {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use crate::clock::BootInstant;
 use crate::error::{Error, ErrorKind, Result};
 use crate::grant::{Grant, Renewal};
 use crate::hold::Hold;
@@ -51,19 +52,28 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
                 renew.push(hold);
             }
         }
-        if !renew.is_empty() {
-            // A task of its own: a batch that hangs must not hold up the others.
-            tokio::spawn(renew_batch(Arc::clone(shared), renew));
+        // Those that are about to end are asked about by themselves: they cannot wait for an answer as
+        // long as the others can, and must not cut the others' wait short.
+        let (ample, urgent): (Vec<_>, Vec<_>) = renew
+            .into_iter()
+            .partition(|hold| left(hold, now) / 2 >= shared.op_timeout);
+        for batch in [ample, urgent] {
+            if !batch.is_empty() {
+                // A task of its own: a batch that hangs must not hold up the next round.
+                tokio::spawn(renew_batch(Arc::clone(shared), batch));
+            }
         }
     }
 }
 
+/// What is left of the validity of `hold`.
+fn left(hold: &Hold, now: BootInstant) -> Duration {
+    hold.validity().expires_at().saturating_since(now)
+}
+
 async fn renew_batch(shared: Arc<Shared>, holds: Vec<Arc<Hold>>) {
     let now = shared.clock.now();
-    let shortest = holds
-        .iter()
-        .map(|hold| hold.validity().expires_at().saturating_since(now))
-        .min();
+    let shortest = holds.iter().map(|hold| left(hold, now)).min();
     let patience = shortest
         .map_or(shared.op_timeout, |left| shared.op_timeout.min(left / 2))
         .max(LEAST_TIMEOUT);

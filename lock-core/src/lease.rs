@@ -84,7 +84,7 @@ impl LeaseState {
         jitter: Duration,
     ) -> Self {
         let mut lease = Self {
-            validity,
+            validity: bounded(validity, keep_until),
             renew_at: None,
             keep_until,
             unanswered: false,
@@ -167,9 +167,9 @@ impl LeaseState {
             LeaseEvent::Tick => {}
             LeaseEvent::End(reason) => self.ended = Some(reason),
             LeaseEvent::Renewed(validity) => {
-                self.validity = validity;
+                self.validity = bounded(validity, self.keep_until);
                 self.unanswered = false;
-                if now >= validity.expires_at() {
+                if now >= self.validity.expires_at() {
                     self.ended = Some(LossReason::Expired);
                 } else if kept {
                     self.plan_renewal(now, jitter);
@@ -194,6 +194,14 @@ impl LeaseState {
             Some(until) if at >= until => None,
             _ => Some(at),
         };
+    }
+}
+
+/// A lease that has no end of its own ends with the longest hold; every other lapses after it.
+fn bounded(validity: Validity, keep_until: Option<BootInstant>) -> Validity {
+    match keep_until {
+        Some(until) if validity == Validity::unlimited() => Validity::until(until),
+        _ => validity,
     }
 }
 

@@ -399,8 +399,10 @@ impl Line {
             shared.max_hold,
             shared.clock.clone(),
         ));
-        shared.book.add(&hold);
         self.current = Some(Arc::clone(&hold));
+        if let Err(reason) = shared.book.add(&hold) {
+            shared.end(&hold, reason);
+        }
         debug!(
             name = %self.name,
             token = %hold.token(),

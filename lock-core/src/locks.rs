@@ -154,7 +154,7 @@ impl Locks {
     /// Closes the client, for all its clones: new work is refused and waiters are sent away with
     /// [`ErrorKind::Closed`] at once; guards may be given back and releases finish for up to
     /// `within`. Then whoever still holds a guard is told that it is lost, and the backend ends
-    /// those leases with their TTL.
+    /// those leases with their TTL. Closing the connection takes at most an operation timeout more.
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] when it has been shut down before.

@@ -153,8 +153,9 @@ impl Shared {
     }
 
     pub(crate) fn end_by_nonce(&self, nonce: &Nonce, reason: LossReason) {
-        if let Some(hold) = self.book.get(nonce) {
-            self.end(&hold, reason);
+        match self.book.get(nonce) {
+            Some(hold) => self.end(&hold, reason),
+            None => self.book.ended_early(*nonce, reason),
         }
     }
 

@@ -96,6 +96,27 @@ fn kept_lease_ends_when_it_has_been_held_for_the_longest_time() {
 }
 
 #[test]
+fn lease_without_an_end_of_its_own_ends_with_the_longest_hold() {
+    let mut lease = LeaseState::new(
+        Validity::unlimited(),
+        true,
+        Some(at(5_000)),
+        START,
+        Duration::ZERO,
+    );
+    lease.apply(
+        LeaseEvent::Renewed(Validity::unlimited()),
+        at(4_999),
+        true,
+        Duration::ZERO,
+    );
+    assert_eq!(lease.validity().expires_at(), at(5_000));
+    lease.apply(LeaseEvent::Tick, at(5_000), true, Duration::ZERO);
+    assert_eq!(lease.ended(), Some(LossReason::MaxHold));
+    assert_eq!(lease.validity().free_by(), at(5_000));
+}
+
+#[test]
 fn first_reason_stays() {
     let mut lease = kept();
     lease.apply(

@@ -272,3 +272,30 @@ async fn panic_of_the_backend_in_a_renewal_loses_no_lock() {
     .await;
     guard.check().expect("one panic is one failed renewal");
 }
+
+#[tokio::test]
+async fn end_that_is_pushed_before_its_grant_is_answered_is_not_forgotten() {
+    let faulty = Faulty::new();
+    let (locks, operator) = (faulty.open().await, faulty.open_plain().await);
+    let marker = locks.mutex("marker").acquire().await.expect("free");
+    faulty.plan.next("acquire", &[Fault::Late]);
+    let asking = tokio::spawn({
+        let locks = locks.clone();
+        async move { locks.mutex("a").fixed().acquire().await }
+    });
+    until("granted, but not answered", || async {
+        let state = operator.inspect("a").await.expect("answers");
+        !state.holders.is_empty()
+    })
+    .await;
+    let state = operator.inspect("a").await.expect("answers");
+    let broken = operator.break_hold("a", state.holders[0].token).await;
+    assert!(broken.expect("answers"));
+    // Pushes are heard in their order: when this one was, the one before it was too.
+    let broken = operator.break_hold("marker", marker.token()).await;
+    assert!(broken.expect("answers"));
+    assert_eq!(marker.lost().await, LossReason::Broken);
+    faulty.plan.deliver();
+    let guard = asking.await.expect("no panic").expect("granted");
+    assert_eq!(guard.lost().await, LossReason::Broken);
+}
