@@ -68,3 +68,9 @@ pub fn registry() -> Registry {
 pub async fn connect(url: &str) -> Result<Locks> {
     Locks::connect_with(&registry(), url).await
 }
+
+/// The README's example is compiled and run like every other.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct Readme;

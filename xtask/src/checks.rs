@@ -1,15 +1,14 @@
 //! What `cargo xtask test` checks, in order: the cheap before the dear, and nothing after a failure.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::{env, iter};
 
 use anyhow::Result;
 
 use crate::args::TestArgs;
 use crate::steps::{self, Steps};
-use crate::workspace::Workspace;
-use crate::{install, valkey};
+use crate::workspace::{Workspace, may_be_missing};
+use crate::{example, install, valkey};
 
 const FACADE: &str = "distlock";
 
@@ -36,7 +35,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> 
             .cargo(words("doc --workspace --no-deps --all-features"))
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
-    example(workspace, steps)
+    example::run(workspace, steps)
 }
 
 /// Makes the servers the tests need available; gives the Valkey if there is one.
@@ -49,17 +48,12 @@ fn servers(workspace: &Workspace, steps: &mut Steps) -> Result<Option<PathBuf>> 
     }
     steps.run("fetch Valkey", |_| match valkey::fetch(workspace) {
         Ok(path) => Ok(Some(path)),
-        Err(error) if valkey_may_be_missing() => {
+        Err(error) if may_be_missing("valkey") => {
             println!("    going on without, as LOCK_TEST_ALLOW_MISSING says: {error:#}");
             Ok(None)
         }
         Err(error) => Err(error),
     })
-}
-
-fn valkey_may_be_missing() -> bool {
-    let allowed = env::var("LOCK_TEST_ALLOW_MISSING").unwrap_or_default();
-    allowed.split(',').any(|name| name.trim() == "valkey")
 }
 
 /// Unit tests, `tests/it`, the conformance suite and doc tests.
@@ -96,16 +90,6 @@ fn features(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         steps.command(&name, &mut command)?;
     }
     Ok(())
-}
-
-/// The release build, and a program that uses the whole of it without a server.
-fn example(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    steps.run("example flash_sale", |_| {
-        steps::run(&mut workspace.cargo(words(
-            "build --release -p distlock-examples --example flash_sale",
-        )))?;
-        steps::run(&mut Command::new(workspace.release_example("flash_sale")))
-    })
 }
 
 fn words(line: &str) -> std::str::Split<'_, char> {

@@ -6,6 +6,7 @@
 
 mod args;
 mod checks;
+mod example;
 mod install;
 mod steps;
 mod tally;
