@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use distlock::{FenceGate, FencingToken, MemoryGate, async_trait};
+use distlock::{FencingToken, MemoryGate, async_trait};
 
 use crate::failure::Failure;
 
@@ -72,7 +72,7 @@ impl Warehouse for Shelf {
         // Held over the admission and the write, so that no other admission comes in between.
         let mut count = self.lock();
         if let Some(token) = token
-            && let Err(stale) = self.gate.admit(ITEM, token)
+            && let Err(stale) = self.gate.admit_now(ITEM, token)
         {
             return Ok(Receipt::Stale(stale.to_string()));
         }

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lock_core::{FenceGate, FencingToken, MemoryGate};
+use lock_core::{FencingToken, MemoryGate};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -170,7 +170,7 @@ impl Shared {
         let mut state = self.state();
         let admitted = self.fencing == Fencing::Ignored
             || FencingToken::new(access.token)
-                .and_then(|token| self.gate.admit(&access.slot, token))
+                .and_then(|token| self.gate.admit_now(&access.slot, token))
                 .is_ok();
         let current = state.values.get(&access.slot).copied().unwrap_or(0);
         let Some(value) = write else {

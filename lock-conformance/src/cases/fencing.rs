@@ -1,6 +1,6 @@
 //! R2: tokens grow with every grant.
 
-use lock_core::{FenceGate, MemoryGate, Replaced, Standing};
+use lock_core::{MemoryGate, Replaced, Standing};
 
 use super::prelude::*;
 
@@ -218,12 +218,12 @@ async fn gate_refuses_the_holder_that_was_replaced(s: Stand) -> Check {
     let name = s.name("n");
     let gate = MemoryGate::new();
     let old = a.hold_fixed(&name, s.ttl()).await?;
-    gate.admit(&name, old.token())?;
+    gate.admit_now(&name, old.token())?;
     let new = within(s.replaced_within(s.ttl()), "replaced", b.hold(&name)).await??;
-    gate.admit(&name, new.token())?;
-    gate.admit(&name, new.token())?;
+    gate.admit_now(&name, new.token())?;
+    gate.admit_now(&name, new.token())?;
     ensure_kind(
-        gate.admit(&name, old.token()),
+        gate.admit_now(&name, old.token()),
         &[ErrorKind::Lost],
         "the write of a replaced holder",
     )?;
