@@ -38,7 +38,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) only when the request certainly did not reach
-    /// the server; [`Indeterminate`](crate::ErrorKind::Indeterminate) when it may have.
+    /// the server, or was certainly not executed; [`Indeterminate`](crate::ErrorKind::Indeterminate)
+    /// when it may have been. [`Denied`](crate::ErrorKind::Denied),
+    /// [`WrongType`](crate::ErrorKind::WrongType), [`Invalid`](crate::ErrorKind::Invalid) and
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) are refusals: nothing was written, and core
+    /// does not clean up.
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>>;
 
     /// Gets the lock, waiting in the backend's queue for as long as it takes.

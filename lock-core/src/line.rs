@@ -200,7 +200,7 @@ impl Line {
                     if reach == Reach::Queued || !error.is_retryable() {
                         self.contact = Some(self.shared.clock.now());
                     }
-                    may_stand = reach != Reach::Unsent;
+                    may_stand = may_stand_after(&error, reach);
                     error
                 }
                 Stood::Withdrawn => return Err(self.vacate(turn.claim).await),
@@ -264,32 +264,30 @@ impl Line {
         let trying = shared
             .clock
             .timeout_at(limit, shared.backend.try_acquire(&claim));
-        let outcome = match self.attend(trying).await {
+        let (error, may_stand) = match self.attend(trying).await {
             Some(Ok(Some(grant))) => {
                 self.contact = Some(shared.clock.now());
-                self.confirm(grant, &mut turn.waiter).await.map(Some)
+                match self.confirm(grant, &mut turn.waiter).await {
+                    Ok(grant) => return Ok(self.hold(*turn.waiter, grant)),
+                    Err(error) => (error, true),
+                }
             }
             Some(Ok(None)) => {
                 self.contact = Some(shared.clock.now());
-                Ok(None)
-            }
-            Some(Err(error)) => Err(error),
-            None => Err(self.silent(&claim)),
-        };
-        match outcome {
-            Ok(Some(grant)) => Ok(self.hold(*turn.waiter, grant)),
-            Ok(None) => {
                 turn.waiter.answer(Ok(None));
-                Err(())
+                return Err(());
             }
-            Err(error) => {
-                if claim.progress.reach() != Reach::Unsent {
-                    self.clean(claim);
-                }
-                turn.waiter.answer(Err(error.with_name(&self.name)));
-                Err(())
+            Some(Err(error)) => {
+                let may_stand = may_stand_after(&error, claim.progress.reach());
+                (error, may_stand)
             }
+            None => (self.silent(&claim), claim.progress.reach() != Reach::Unsent),
+        };
+        if may_stand {
+            self.clean(claim);
         }
+        turn.waiter.answer(Err(error.with_name(&self.name)));
+        Err(())
     }
 
     /// Stands in the backend's queue until something ends it.
@@ -784,6 +782,20 @@ impl Line {
 
     fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, "acquire").with_name(&self.name)
+    }
+}
+
+/// Whether the backend may know a claim that failed with `error`. A refusal that is an answer says
+/// that nothing was written, unless the claim stood in the queue by then.
+fn may_stand_after(error: &Error, reach: Reach) -> bool {
+    let refused = matches!(
+        error.kind(),
+        ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::WrongType
+    );
+    match reach {
+        Reach::Unsent => false,
+        Reach::Sent => !refused,
+        Reach::Queued | Reach::Adrift => true,
     }
 }
 
