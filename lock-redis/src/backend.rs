@@ -305,7 +305,9 @@ impl Client {
                 .arg(claim.nonce)
                 .arg(claim.ttl.as_millis());
         }
+        let impatience = self.connection.watch_renewal();
         let answer = self.call("renew", &call).await;
+        impatience.answered();
         let renewed = answer.and_then(|answer| {
             let received = self.connection.clock.now();
             let left = reply::list("renew", &answer.value)?;

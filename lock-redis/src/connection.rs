@@ -38,6 +38,8 @@ const DENIED_PAUSE: Duration = Duration::from_secs(5);
 /// How long the namespace record stays, and how often it is written again.
 const NAMESPACE_TTL: Duration = Duration::from_secs(48 * 3600);
 const NAMESPACE_REFRESH: Duration = Duration::from_secs(6 * 3600);
+/// A renewal that is given up after so long takes its connection along.
+const IMPATIENT: Duration = Duration::from_millis(500);
 /// The first probe of an idle connection, and the pause between further ones.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
 
@@ -216,6 +218,20 @@ impl Connection {
                 self.lost(live.id, "no answer in time");
                 Err(Failure::Silent)
             }
+        }
+    }
+
+    /// Watches over a renewal. Core gives one up while there is time for another, so long before the
+    /// command timeout; another one on the same silent connection would end in the same way.
+    pub(crate) fn watch_renewal(&self) -> Impatience<'_> {
+        let id = match &*self.state.borrow() {
+            State::Up(live) => Some(live.id),
+            State::Away(_) | State::Closed => None,
+        };
+        Impatience {
+            connection: self,
+            id,
+            since: self.clock.now(),
         }
     }
 
@@ -534,6 +550,30 @@ impl Connection {
         Error::new(ErrorKind::Unavailable, "connect")
             .with_detail(format!("{}: {source}", self.server()))
             .with_source(source)
+    }
+}
+
+/// Gives up the connection of a renewal when it is dropped before the answer, unless it is soon.
+pub(crate) struct Impatience<'a> {
+    connection: &'a Connection,
+    id: Option<u64>,
+    since: BootInstant,
+}
+
+impl Impatience<'_> {
+    pub(crate) fn answered(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Impatience<'_> {
+    fn drop(&mut self) {
+        let waited = self.connection.clock.now().saturating_since(self.since);
+        if let Some(id) = self.id
+            && waited >= IMPATIENT
+        {
+            self.connection.lost(id, "a renewal was not answered");
+        }
     }
 }
 

@@ -12,11 +12,11 @@ pub(crate) struct Script {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {
+    ($($name:ident = $($part:literal),+;)*) => {
         $(
             pub(crate) static $name: Script = {
                 const BODY: &str =
-                    concat!(include_str!("lua/common.lua"), "\n", include_str!($file));
+                    concat!($(include_str!(concat!("lua/", $part, ".lua")), "\n"),+);
                 Script {
                     body: BODY,
                     hash: LazyLock::new(|| redis::Script::new(BODY).get_hash().to_owned()),
@@ -27,16 +27,18 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = "lua/acquire.lua";
-    RELEASE = "lua/release.lua";
-    RENEW = "lua/renew.lua";
-    PASS = "lua/pass.lua";
-    REPLACE = "lua/replace.lua";
-    PLACE = "lua/place.lua";
-    BREAK = "lua/break.lua";
-    INSPECT = "lua/inspect.lua";
-    USED = "lua/used.lua";
-    NAMESPACE = "lua/namespace.lua";
+    // In these two the usual case comes before the queue: making the functions of a file is a good
+    // part of what a script costs.
+    ACQUIRE = "lock", "acquire", "queue", "acquire_queue";
+    RELEASE = "lock", "release", "queue", "release_queue";
+    RENEW = "lock", "queue", "renew";
+    PASS = "lock", "queue", "pass";
+    REPLACE = "lock", "queue", "replace";
+    PLACE = "lock", "queue", "place";
+    BREAK = "lock", "queue", "break";
+    INSPECT = "lock", "queue", "inspect";
+    USED = "lock", "used";
+    NAMESPACE = "lock", "namespace";
 }
 
 /// One call of a script.

@@ -1,4 +1,4 @@
--- One attempt, or a place in the queue.
+-- One attempt, or a place in the queue. With somebody in the way it goes on in acquire_queue.lua.
 --
 -- KEYS     l q w, tombstone of the nonce
 -- ARGV[4]… 'try' or 'wait', nonce, ttl (ms), inbox, identity
@@ -6,7 +6,6 @@
 
 local mode, nonce = ARGV[4], ARGV[5]
 local me = { ttl = tonumber(ARGV[6]), floor = floor, since = now, inbox = ARGV[7], identity = ARGV[8] }
-me.window = math.min(claim, me.ttl)
 
 -- The client has given this nonce up: this is a late copy of its request.
 if redis.call('GET', KEYS[4]) then
@@ -17,19 +16,8 @@ if not lock then
   return err
 end
 
-if lock.live and lock.holder == nonce then
-  return found(lock)
+-- The usual case. It does not pay for the functions of the queue, which are made anew in each call.
+if not lock.live and lock.depth == 0 then
+  grant(lock, nonce, me, me.ttl, false)
+  return granted(lock)
 end
-if not lock.live then
-  -- Never the caller while somebody waits: a free lock with a queue belongs to the queue.
-  if not settle(lock, nonce) then
-    grant(lock, nonce, me, me.ttl, false)
-  end
-  if lock.holder == nonce then
-    return granted(lock)
-  end
-end
-if mode == 'try' then
-  return { 'busy' }
-end
-return enqueue(lock, nonce, me)

@@ -10,8 +10,9 @@ if not lock then
 end
 
 local broken = 0
-if lock.live and lock.token == tonumber(ARGV[4]) then
-  redis.call('PUBLISH', lock.inbox, table.concat({ 'broken', lock.holder, whole(lock.token) }, '\t'))
+if lock.live and lock.last == tonumber(ARGV[4]) then
+  local inbox = redis.call('HGET', lock.l, 'inbox')
+  redis.call('PUBLISH', inbox, table.concat({ 'broken', lock.holder, whole(lock.last) }, '\t'))
   lock.live = false
   broken = 1
 end

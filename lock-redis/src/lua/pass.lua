@@ -20,7 +20,7 @@ end
 
 remove(lock, old)
 if bury > 0 then
-  redis.call('SET', KEYS[5], '1', 'PX', whole(bury))
+  redis.call('SET', KEYS[5], '1', 'PX', bury)
 end
 local held = lock.live and lock.holder == old
 local released = held and 1 or 0

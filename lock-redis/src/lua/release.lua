@@ -1,4 +1,4 @@
--- Ends a hold or a wait, and hands the lock on.
+-- Ends a hold or a wait, and hands the lock on. With a queue it goes on in release_queue.lua.
 --
 -- KEYS     l q w, tombstone of the nonce
 -- ARGV[4]… nonce, how long the tombstone stays (ms; 0: none is needed)
@@ -14,16 +14,12 @@ local lock, err = open(KEYS[1], KEYS[2], KEYS[3], false)
 if not lock then
   return err
 end
-
--- The waiter entry first: otherwise the lock could be handed to the very claim that gives it up.
-if lock.depth > 0 or bury > 0 then
-  remove(lock, nonce)
-end
-if bury > 0 then
-  redis.call('SET', KEYS[4], '1', 'PX', whole(bury))
-end
 local held = lock.live and lock.holder == nonce
-if held or not lock.live then
-  settle(lock, nil)
+
+-- The usual case. It does not pay for the functions of the queue, which are made anew in each call.
+if lock.depth == 0 and bury == 0 then
+  if lock.holder and (held or not lock.live) then
+    clear(lock)
+  end
+  return held and 1 or 0
 end
-return held and 1 or 0

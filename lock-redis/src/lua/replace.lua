@@ -18,7 +18,7 @@ end
 local score = redis.call('ZSCORE', lock.q, old)
 remove(lock, old)
 -- Always: the old nonce's own request may still be under way.
-redis.call('SET', KEYS[4], '1', 'PX', whole(bury))
+redis.call('SET', KEYS[4], '1', 'PX', bury)
 
 local holds = lock.live and lock.holder == old
 if holds and not dead then

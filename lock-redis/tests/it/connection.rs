@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use lock_conformance::fault::Proxy;
 use lock_conformance::servers::RedisServer;
-use lock_core::{Connect, ErrorKind, Event, Reach, Renewal};
+use lock_core::{Connect, ErrorKind, Event, Locks, Reach, Registry, Renewal};
 use lock_redis::RedisConfig;
 
 use crate::fixture::*;
@@ -388,4 +388,26 @@ async fn all_waiters_are_verified_at_once_after_a_reconnect_however_far_behind()
     let began = now();
     eventually(|| async { all(Reach::Queued).then_some(()) }).await;
     assert!(now().saturating_since(began) < ms(3000) + lateness.worst() * 4);
+}
+
+#[tokio::test]
+async fn hold_outlives_a_connection_that_falls_silent() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.addr());
+    let url = format!("redis://{}", proxy.addr());
+    let locks = Locks::connect_with(&lock_redis::register(Registry::new()), &url)
+        .await
+        .expect("connects");
+    let ttl = ms(3000);
+    let guard = soon(locks.mutex("a").ttl(ttl).acquire())
+        .await
+        .expect("granted");
+    // The first renewal and all that comes after it on this connection; another one works.
+    proxy.hold_requests_matching(script_with("3000"));
+    proxy.until(SOON, |stats| stats.held_requests > 0).await;
+    eventually(|| async {
+        guard.check().expect("still held");
+        (guard.remaining() > ttl * 4 / 5).then_some(())
+    })
+    .await;
 }

@@ -1,25 +1,7 @@
--- Shared by all scripts: each of them is this text, followed by its own file.
---
--- The script that uses it is called with
---   KEYS     three for each lock (l, q, w), then what the script says
---   ARGV[1]  floor: every new token is larger
---   ARGV[2]  retention: ms for which the last token outlives the hold
---   ARGV[3]  claim: ms of a hand-off's lease
---   ARGV[4]… what the script says
---
--- Rules that every script keeps:
---   * TIME is asked once. Everything inside is in microseconds of the server.
---   * All keys are read before the first write, with commands that refuse a key of another type.
---   * The first write is never one that a full memory refuses, where the script frees something or
---     keeps something alive: once a script has written, Redis lets it finish.
---   * Every key that is written gets a TTL.
+-- The queue of a lock, and how it moves. Needs lock.lua.
 
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-local floor, retention, claim = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local claim = tonumber(ARGV[3])
 
--- The largest number up to which a double, and so Lua, counts in ones.
-local LARGEST_TOKEN = 9007199254740991
 -- Place renewals: the period in ms at the head of the queue, and far behind.
 local PERIOD_BEHIND = 5000
 -- How long a waiter's keys outlive the last lease in them, in ms.
@@ -27,80 +9,8 @@ local GRACE = 1000
 -- How many entries one request sweeps at most.
 local SWEEP = 8
 
--- tostring() would print 1.7900000000000e+15.
 local function whole(number)
   return string.format('%.0f', number)
-end
-
--- Reads a lock. Answers nil and the error when one of its keys is of another type.
--- `queueing`: the caller is going to write into the queue.
-local function open(l, q, w, queueing)
-  local field = redis.pcall('HMGET', l, 'last', 'holder', 'token', 'expires', 'lease', 'provisional', 'inbox')
-  if field.err then
-    return nil, field
-  end
-  local depth = redis.pcall('ZCARD', q)
-  if type(depth) == 'table' then
-    return nil, depth
-  end
-  if queueing or depth > 0 then
-    local waiters = redis.pcall('HLEN', w)
-    if type(waiters) == 'table' then
-      return nil, waiters
-    end
-  end
-  local lock = { l = l, q = q, w = w, depth = depth, last = tonumber(field[1]) or 0, live = false }
-  if field[2] then
-    lock.holder = field[2]
-    lock.token = tonumber(field[3]) or 0
-    lock.expires = tonumber(field[4]) or 0
-    lock.lease = tonumber(field[5]) or 0
-    lock.provisional = field[6] == '1'
-    lock.inbox = field[7]
-    -- A server's clock that was set back must not lengthen a lease. The earlier end is stored:
-    -- otherwise it would be moved again at each look.
-    local latest = now + lock.lease * 1000
-    if lock.expires > latest then
-      lock.expires = latest
-      redis.call('PEXPIRE', l, whole(lock.lease + retention))
-      redis.call('HSET', l, 'expires', whole(latest))
-    end
-    lock.live = lock.expires > now
-  end
-  return lock
-end
-
--- Gives the lock to `nonce` for `lease` ms. `who` is what is known of its client.
-local function grant(lock, nonce, who, lease, provisional)
-  local token = math.max(lock.last + 1, now, floor + 1, (who.floor or 0) + 1)
-  if token > LARGEST_TOKEN then
-    error('fencing tokens are used up')
-  end
-  lock.holder, lock.token, lock.last, lock.live = nonce, token, token, true
-  lock.lease, lock.expires, lock.provisional = lease, now + lease * 1000, provisional
-  redis.call('HSET', lock.l,
-    'last', whole(token), 'holder', nonce, 'token', whole(token),
-    'expires', whole(lock.expires), 'lease', whole(lease), 'ttl', whole(who.ttl),
-    'since', whole(now), 'provisional', provisional and '1' or '0',
-    'inbox', who.inbox, 'identity', who.identity)
-  redis.call('PEXPIRE', lock.l, whole(lease + retention))
-end
-
--- Forgets the holder; the last token stays for a while.
-local function clear(lock)
-  redis.call('HDEL', lock.l, 'holder', 'token', 'expires', 'lease', 'ttl', 'since', 'provisional',
-    'inbox', 'identity')
-  redis.call('PEXPIRE', lock.l, whole(retention))
-  lock.holder, lock.live = nil, false
-end
-
--- Starts the lease of the holder again.
-local function extend(lock, lease, provisional)
-  -- First what no full memory refuses.
-  redis.call('PEXPIRE', lock.l, whole(lease + retention))
-  lock.lease, lock.expires, lock.provisional = lease, now + lease * 1000, provisional
-  redis.call('HSET', lock.l, 'expires', whole(lock.expires), 'lease', whole(lease),
-    'provisional', provisional and '1' or '0')
 end
 
 -- A waiter's record: end of its lease (us), length of its lease, claim window, ttl (ms), token
@@ -177,7 +87,7 @@ local function queued(lock, nonce, who)
   redis.call('HSET', lock.w, nonce, pack(who))
   for _, key in ipairs({ lock.q, lock.w }) do
     if redis.call('PTTL', key) < who.lease + GRACE then
-      redis.call('PEXPIRE', key, whole(who.lease + GRACE))
+      redis.call('PEXPIRE', key, who.lease + GRACE)
     end
   end
   local left = lock.live and lock.expires - now or 0
@@ -198,7 +108,7 @@ local function enqueue(lock, nonce, who, score)
         score = tonumber(tail[2]) + 1
       end
     end
-    lock.depth = lock.depth + redis.call('ZADD', lock.q, whole(score), nonce)
+    lock.depth = lock.depth + redis.call('ZADD', lock.q, score, nonce)
   end
   return queued(lock, nonce, who)
 end
@@ -224,7 +134,7 @@ local function promote(lock, own)
       grant(lock, nonce, who, who.window, true)
       remove(lock, nonce)
       redis.call('PUBLISH', who.inbox,
-        table.concat({ 'granted', nonce, whole(lock.token), whole(lock.lease * 1000), whole(now) }, '\t'))
+        table.concat({ 'granted', nonce, whole(lock.last), whole(lock.lease * 1000), whole(now) }, '\t'))
       return nonce
     end
     remove(lock, nonce)
@@ -241,9 +151,13 @@ local function settle(lock, own)
   return heir
 end
 
--- What the holder is told: its token, what is left (us), and whether it is to confirm a hand-off.
-local function granted(lock)
-  return { 'granted', lock.token, lock.expires - now, lock.provisional and 1 or 0 }
+-- Starts the lease of the holder again.
+local function extend(lock, lease, provisional)
+  -- First what no full memory refuses.
+  redis.call('PEXPIRE', lock.l, lease + retention)
+  lock.lease, lock.expires, lock.provisional = lease, now + lease * 1000, provisional
+  redis.call('HSET', lock.l, 'expires', lock.expires, 'lease', lease,
+    'provisional', provisional and '1' or '0')
 end
 
 -- What a caller is told that turns out to hold the lock. It shows by asking that it is there, so
