@@ -18,6 +18,10 @@ end
 
 -- The usual case. It does not pay for the functions of the queue, which are made anew in each call.
 if not lock.live and lock.depth == 0 then
+  -- A dead holder makes room for the next one, also in a full memory.
+  if lock.holder then
+    clear(lock)
+  end
   grant(lock, nonce, me, me.ttl, false)
   return granted(lock)
 end

@@ -57,6 +57,21 @@ async fn full_server_replaces_a_dead_holder() {
     granted(waits).await;
 }
 
+#[tokio::test]
+async fn full_server_lets_the_next_one_have_what_a_dead_holder_had() {
+    let server = RedisServer::start();
+    let backend = client(&server).await;
+    hold(&backend, &claim_for("a", ms(100))).await;
+    server
+        .cli(&["CONFIG", "SET", "maxmemory", "1"])
+        .expect("set");
+    eventually(|| async {
+        let next = claim("a");
+        backend.try_acquire(&next).await.expect("answered")
+    })
+    .await;
+}
+
 /// What is logged while this is alive, on this thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
