@@ -574,20 +574,16 @@ impl Line {
     fn after_loss(&mut self, hold: &Arc<Hold>) {
         self.current = None;
         self.contact = Some(self.shared.clock.now());
-        // What the backend itself took away is gone there. What only ended here may have been
-        // extended there by a renewal whose answer was lost; but it is not ended *before* its time
-        // there, since a live holder is not replaced before its TTL (R6).
-        let reason = self.shared.ended(hold);
-        if matches!(
-            reason,
+        // What the backend took away has ended there; the release only sees to it that no late copy
+        // of its request wins again. What only ended here may have been extended there by a renewal
+        // whose answer was lost; but it is not ended *before* its time there, since a live holder is
+        // not replaced before its TTL (R6).
+        let ended_here = matches!(
+            self.shared.ended(hold),
             Some(LossReason::Expired | LossReason::MaxHold | LossReason::Closed)
-        ) {
-            reaper::clean(
-                &self.shared,
-                hold.claim().clone(),
-                Some(hold.validity().free_by()),
-            );
-        }
+        );
+        let not_before = ended_here.then(|| hold.validity().free_by());
+        reaper::clean(&self.shared, hold.claim().clone(), not_before);
     }
 
     /// Gives up a claim that stands in the backend, to the next in line if there is one.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lock_core::{BootInstant, Clock, Error, ErrorKind, Event, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -362,7 +363,7 @@ impl Connection {
     }
 
     async fn attempt(self: &Arc<Self>, by: BootInstant) -> Result<Live> {
-        let stream = self.dial().await?;
+        let stream = self.dial(by).await?;
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let ended = Arc::new(AtomicBool::new(false));
         let options = AsyncConnectionConfig::new()
@@ -407,18 +408,35 @@ impl Connection {
             .await
             .map_err(error::of_connecting)?;
         self.agree(&live, by).await?;
+        self.teach(&live, by).await?;
         Ok(live)
     }
 
-    async fn dial(&self) -> Result<TcpStream> {
+    /// Sees to it that the server knows every script, so that neither the first use of a lock nor the
+    /// first renewal of many at once needs a request more than any other.
+    async fn teach(&self, live: &Live, by: BootInstant) -> Result<()> {
+        let teaching = scripts::ALL.iter().map(|script| async move {
+            let call = Call::new(script);
+            self.run("connect", live, &call, by).await
+        });
+        try_join_all(teaching).await.map(drop)
+    }
+
+    /// Connects to the first address of the server that answers. Each has its part of the time: one
+    /// that swallows everything must not hide the others.
+    async fn dial(&self, by: BootInstant) -> Result<TcpStream> {
         let addresses: Vec<SocketAddr> =
             tokio::net::lookup_host((self.config.host.as_str(), self.config.port))
                 .await
                 .map_err(|source| self.unreachable(source))?
                 .collect();
         let mut last = None;
-        for address in addresses {
-            match TcpStream::connect(address).await {
+        for (tried, address) in addresses.iter().enumerate() {
+            let parts = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let part = by.saturating_since(self.clock.now()) / parts;
+            let connected = self.clock.timeout(part, TcpStream::connect(address)).await;
+            let silent = || Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
+            match connected.unwrap_or_else(silent) {
                 Ok(stream) => {
                     self.set_up(&stream)
                         .map_err(|source| self.unreachable(source))?;

@@ -236,6 +236,12 @@ impl Inbox {
         // One that may be over already is neither used nor thrown away: the next place renewal
         // says what has become of it.
         if grant.validity().expires_at() > arrived {
+            tracing::debug!(
+                name = %record.claim.name,
+                token = %grant.token(),
+                nonce = %hand_off.nonce,
+                "lock handed on to this client"
+            );
             record.stage = Stage::Granted(grant);
             record.heard.notify_one();
         } else {

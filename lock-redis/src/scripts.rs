@@ -23,6 +23,9 @@ macro_rules! scripts {
                 }
             };
         )*
+
+        /// Every script there is.
+        pub(crate) static ALL: &[&Script] = &[$(&$name),*];
     };
 }
 
