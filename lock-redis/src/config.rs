@@ -2,14 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lock_core::{
-    Backend, Connect, Context, Error, ErrorKind, LockUrl, Registry, Result, async_trait,
-};
+use lock_core::{Error, ErrorKind, LockUrl, Result};
 
-use crate::backend::RedisBackend;
 use crate::error::invalid;
 use crate::key::prefix_refusal;
 
@@ -230,25 +226,6 @@ impl RedisConfig {
         }
         Ok(())
     }
-}
-
-#[async_trait]
-impl Connect for RedisConfig {
-    async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(
-            RedisBackend::connect(self.clone(), context).await?,
-        ))
-    }
-}
-
-/// Adds `redis://`, `rediss://`, `valkey://` and `valkeys://` to the schemes a program understands.
-#[must_use]
-pub fn register(registry: Registry) -> Registry {
-    ["redis", "rediss", "valkey", "valkeys"]
-        .into_iter()
-        .fold(registry, |registry, scheme| {
-            registry.with(scheme, |url| Ok(Box::new(RedisConfig::from_url(url)?)))
-        })
 }
 
 impl fmt::Debug for RedisConfig {

@@ -43,7 +43,9 @@
 //! RESP3.
 
 mod backend;
+mod client;
 mod config;
+mod connect;
 mod connection;
 mod error;
 mod inbox;
@@ -55,6 +57,7 @@ mod scripts;
 mod tls;
 
 pub use crate::backend::RedisBackend;
-pub use crate::config::{RedisConfig, TlsConfig, register};
+pub use crate::config::{RedisConfig, TlsConfig};
+pub use crate::connect::register;
 /// The client that this backend is built on; its errors are the source of ours.
 pub use redis;

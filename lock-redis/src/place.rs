@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lock_core::{Claim, Error, ErrorKind, Reach, Result};
 
-use crate::backend::Client;
+use crate::client::Client;
 use crate::error::protocol;
 use crate::key::partition;
 use crate::reply::{self, Reply};
