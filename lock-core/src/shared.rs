@@ -106,7 +106,9 @@ impl Shared {
     /// Takes the line of `name` off the list if nothing has been sent to it meanwhile.
     pub(crate) fn retire(&self, name: &LockName, inbox: &mpsc::UnboundedReceiver<Message>) -> bool {
         let mut lines = self.lines();
-        // Messages are sent under this same mutex, so what is empty now stays empty.
+        // Whoever asks or withdraws does so under this same mutex, so what is empty now stays empty. A
+        // level goes straight to its line; one that comes now is of a hold that has ended, and its
+        // guard knows why by itself.
         if !inbox.is_empty() {
             return false;
         }
