@@ -64,16 +64,21 @@ pub struct Pace {
     pub slack: Duration,
     /// The operation timeout that clients of the suite use.
     pub op_timeout: Duration,
+    /// How many requests, as [`Faults::scripts`] counts them, a hand-off from one task of a client to
+    /// the next costs: 1 where releasing and queueing are one step at the backend.
+    pub local_hand_off: u64,
 }
 
 impl Pace {
-    /// A pace with TTLs of `ttl`, half a second of slack and an operation timeout of 2 s.
+    /// A pace with TTLs of `ttl`, half a second of slack, an operation timeout of 2 s, and
+    /// hand-offs within a client in one step.
     #[must_use]
     pub const fn new(ttl: Duration) -> Self {
         Self {
             ttl,
             slack: Duration::from_millis(500),
             op_timeout: Duration::from_secs(2),
+            local_hand_off: 1,
         }
     }
 }
@@ -281,13 +286,16 @@ pub trait Faults: Send + Sync + 'static {
         Err(absent_error(Fault::Records))
     }
 
-    /// The commands that clients send while `work` runs, in order.
+    /// What clients ask of the server while `work` runs, in order: each command that changes
+    /// something or waits for its own round trip. What is sent together with another and shares its
+    /// round trip, and the heartbeats of a session, may be left out.
     async fn commands_during(&self, work: BoxFuture<'_, ()>) -> io::Result<Vec<String>> {
         drop(work);
         Err(absent_error(Fault::Count))
     }
 
-    /// How many scripts, or what stands for them, clients have had executed since the server started.
+    /// How many requests that change something clients have had executed since the server started:
+    /// scripts, transactions, writes, and the renewals of leases.
     async fn scripts(&self) -> io::Result<u64> {
         Err(absent_error(Fault::Count))
     }

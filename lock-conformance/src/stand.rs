@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use lock_core::{
     Backend, Capabilities, Claim, ClientOptions, Clock, Connect, Context, Error, FencingToken,
-    Guard, Identity, LockName, LockState, Locks, Released, Result as LockResult, Stats,
+    Guard, Identity, Lease, LockName, LockState, Locks, Released, Result as LockResult, Stats,
 };
 
 use crate::case::{Case, Failure, Fault};
@@ -74,6 +74,13 @@ impl Stand {
     /// A TTL that a keeper keeps up with on a machine that is also compiling something.
     pub(crate) fn kept_ttl(&self) -> Duration {
         self.pace().ttl * 3
+    }
+
+    /// A lease of `ttl` that nobody renews, or the longest there is. Where a session carries every hold
+    /// it ends no later than the session, and a case that wants more of it gets that.
+    pub(crate) fn fixed(&self, ttl: Duration) -> Duration {
+        let range = self.capabilities().ttl_of(Lease::Fixed);
+        range.map_or(ttl, |range| ttl.min(range.max))
     }
 
     pub(crate) fn slack(&self) -> Duration {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::claim::Lease;
 use crate::name::LockName;
 
 /// How far the promise that tokens grow holds.
@@ -135,6 +136,12 @@ pub struct Capabilities {
     pub scope: Scope,
     /// The leases it keeps; `None` when a live process's hold never ends.
     pub ttl: Option<TtlRange>,
+    /// The leases it keeps for holds that nobody renews ([`Lease::Fixed`]), where they differ. Where
+    /// a session carries every hold, a kept one may ask for more and is given the session's TTL, and a
+    /// fixed one may ask for less. Defaults to `None`: the same.
+    pub fixed_ttl: Option<TtlRange>,
+    /// The option of the backend that these ranges follow from, for the text of a refusal. Defaults to none.
+    pub ttl_option: Option<&'static str>,
     /// A dead holder is replaced within its TTL and this much.
     pub expiry_slack: Duration,
     /// The lease that a waiter is given by a hand-off until its first renewal, where there is one.
@@ -164,6 +171,8 @@ impl Capabilities {
             crash_release: CrashRelease::Ttl,
             scope: Scope::Process,
             ttl: None,
+            fixed_ttl: None,
+            ttl_option: None,
             expiry_slack: Duration::ZERO,
             claim_window: None,
             name_max: LockName::MAX_BYTES,
@@ -172,6 +181,31 @@ impl Capabilities {
             list: false,
             break_hold: false,
         }
+    }
+
+    /// The leases of this kind that it keeps; `None` when a live process's hold never ends.
+    #[must_use]
+    pub fn ttl_of(&self, lease: Lease) -> Option<TtlRange> {
+        match lease {
+            Lease::Kept => self.ttl,
+            Lease::Fixed => self.fixed_ttl.or(self.ttl),
+        }
+    }
+
+    /// Why a lease of this kind and length cannot be kept, if it cannot.
+    #[must_use]
+    pub fn ttl_refusal(&self, lease: Lease, ttl: Duration) -> Option<String> {
+        let why = self.ttl_of(lease)?.refusal(ttl)?;
+        let kind = match lease {
+            Lease::Kept => "a renewed lease",
+            Lease::Fixed => "a lease that is not renewed",
+        };
+        Some(match (self.ttl_option, self.fixed_ttl) {
+            (Some(option), Some(_)) => format!("{why}, for {kind}; the option is {option}"),
+            (Some(option), None) => format!("{why}; the option is {option}"),
+            (None, Some(_)) => format!("{why}, for {kind}"),
+            (None, None) => why,
+        })
     }
 
     /// Whether the backend promises `wanted`.
@@ -228,5 +262,29 @@ mod tests {
                 .contains("multiple")
         );
         assert!(range.refusal(Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn refusal_of_a_lease_names_its_kind_and_the_option() {
+        let second = Duration::from_secs(1);
+        let mut capabilities = Capabilities::least("toy");
+        assert!(capabilities.ttl_refusal(Lease::Kept, second).is_none());
+        capabilities.ttl = Some(TtlRange {
+            min: second * 10,
+            max: second * 60,
+            step: Duration::from_millis(1),
+        });
+        assert!(capabilities.ttl_refusal(Lease::Fixed, second).is_some());
+        capabilities.ttl_option = Some("session_timeout");
+        capabilities.fixed_ttl = Some(TtlRange {
+            min: second,
+            max: second * 10,
+            step: Duration::from_millis(1),
+        });
+        assert!(capabilities.ttl_refusal(Lease::Fixed, second).is_none());
+        let kept = capabilities.ttl_refusal(Lease::Kept, second);
+        let kept = kept.expect("shorter than the session");
+        assert!(kept.contains("a renewed lease"), "{kept}");
+        assert!(kept.contains("session_timeout"), "{kept}");
     }
 }

@@ -134,7 +134,7 @@ impl Mutex {
             .clone()
             .map_err(|error| error.with_op("acquire"))?;
         let ttl = self.ttl.unwrap_or(shared.default_ttl);
-        self.validate(&name, ttl)?;
+        self.validate(&name, self.lease, ttl)?;
         shared
             .usable("acquire")
             .map_err(|error| error.with_name(&name))?;
@@ -178,7 +178,7 @@ impl Mutex {
         Ok(level.map(|level| Guard::new(Arc::clone(&self.client), level)))
     }
 
-    fn validate(&self, name: &LockName, ttl: Duration) -> Result<()> {
+    fn validate(&self, name: &LockName, lease: Lease, ttl: Duration) -> Result<()> {
         let capabilities = &self.client.shared.capabilities;
         let invalid = |why: String| {
             Err(Error::new(ErrorKind::Invalid, "acquire")
@@ -188,7 +188,7 @@ impl Mutex {
         if ttl.is_zero() {
             return invalid("a TTL of zero cannot be kept".into());
         }
-        if let Some(why) = capabilities.ttl.and_then(|range| range.refusal(ttl)) {
+        if let Some(why) = capabilities.ttl_refusal(lease, ttl) {
             return invalid(why);
         }
         if name.as_str().len() > capabilities.name_max {

@@ -113,24 +113,29 @@ async fn busy_is_an_answer_and_not_an_error(s: Stand) -> Check {
 async fn unusable_ttls_are_refused_and_send_nothing(s: Stand) -> Check {
     let a = s.client().await?;
     let name = s.name("n");
-    let mut refused = vec![Duration::ZERO];
-    if let Some(range) = s.capabilities().ttl {
-        refused.extend(range.max.checked_add(range.step.max(ms(1))));
-        refused.push(range.min / 2);
-        refused.push(range.min + range.step / 2);
-    }
-    let accepts = |ttl: Duration| {
-        let range = s.capabilities().ttl;
-        !ttl.is_zero() && range.is_none_or(|range| range.refusal(ttl).is_none())
-    };
-    refused.retain(|ttl| !accepts(*ttl));
-    for ttl in refused {
-        let what = format!("a TTL of {ttl:?}");
-        let mutex = a.mutex(&name).ttl(ttl);
-        ensure_kind(mutex.try_acquire().await, &[ErrorKind::Invalid], &what)?;
-        ensure_kind(mutex.acquire().await, &[ErrorKind::Invalid], &what)?;
-        let bounded = mutex.acquire_within(ms(10)).await;
-        ensure_kind(bounded, &[ErrorKind::Invalid], &what)?;
+    for lease in [Lease::Kept, Lease::Fixed] {
+        let range = s.capabilities().ttl_of(lease);
+        let mut refused = vec![Duration::ZERO];
+        if let Some(range) = range {
+            refused.extend(range.max.checked_add(range.step.max(ms(1))));
+            refused.push(range.min / 2);
+            refused.push(range.min + range.step / 2);
+        }
+        let accepts = |ttl: Duration| {
+            !ttl.is_zero() && range.is_none_or(|range| range.refusal(ttl).is_none())
+        };
+        refused.retain(|ttl| !accepts(*ttl));
+        for ttl in refused {
+            let what = format!("a {lease:?} TTL of {ttl:?}");
+            let mutex = match lease {
+                Lease::Kept => a.mutex(&name).ttl(ttl),
+                Lease::Fixed => a.mutex(&name).ttl(ttl).fixed(),
+            };
+            ensure_kind(mutex.try_acquire().await, &[ErrorKind::Invalid], &what)?;
+            ensure_kind(mutex.acquire().await, &[ErrorKind::Invalid], &what)?;
+            let bounded = mutex.acquire_within(ms(10)).await;
+            ensure_kind(bounded, &[ErrorKind::Invalid], &what)?;
+        }
     }
     s.at_rest(&name).await
 }
@@ -338,7 +343,7 @@ async fn unanswered_release_says_when_the_lock_is_free(s: Stand) -> Check {
     let name = s.name("n");
     let clock = Clock::system();
     // A lease that the outage does not outlast.
-    let ttl = s.ttl() + bounded(&s) * 2;
+    let ttl = s.fixed((s.ttl() + bounded(&s) * 2).max(SOON));
     let guard = a.hold_fixed(&name, ttl).await?;
     let free_by = while_stopped(&s, async {
         let (released, took) = timed(a.give_up(guard)).await;

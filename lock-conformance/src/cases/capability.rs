@@ -26,7 +26,10 @@ async fn declarations_do_not_contradict_each_other(s: Stand) -> Check {
         (1..=FencingToken::MAX.get()).contains(&caps.largest_token),
         format!("largest token: {}", caps.largest_token),
     )?;
-    if let Some(range) = caps.ttl {
+    for range in [Lease::Kept, Lease::Fixed]
+        .into_iter()
+        .filter_map(|lease| caps.ttl_of(lease))
+    {
         ensure(!range.min.is_zero(), "a TTL of zero is declared")?;
         ensure(
             range.min <= range.max,
@@ -41,7 +44,8 @@ async fn declarations_do_not_contradict_each_other(s: Stand) -> Check {
             range.refusal(s.ttl()).is_none(),
             "the harness' pace is outside of the TTL range",
         )?;
-    } else {
+    }
+    if caps.ttl.is_none() {
         ensure(caps.claim_window.is_none(), "a claim window without leases")?;
     }
     ensure(
@@ -134,11 +138,11 @@ async fn undeclared_break_is_unsupported(s: Stand) -> Check {
 
 async fn shortest_and_longest_ttl_are_kept(s: Stand) -> Check {
     let a = s.client().await?;
-    let range = some(s.capabilities().ttl, "leases that end")?;
+    let range = some(s.capabilities().ttl_of(Lease::Fixed), "leases that end")?;
     let longest = a.mutex(s.name("longest")).ttl(range.max).fixed();
     let guard = longest.acquire().await?;
     ensure(
-        guard.remaining() > range.max - range.max / 20 - secs(5),
+        guard.remaining() > (range.max - range.max / 20).saturating_sub(secs(5)),
         format!("{:?} are left of {:?}", guard.remaining(), range.max),
     )?;
     let state = a.inspect(s.name("longest")).await?;

@@ -96,7 +96,10 @@ async fn live_holder_is_kept_for_many_ttls(s: Stand) -> Check {
 async fn fixed_lease_is_not_replaced_before_its_ttl(s: Stand) -> Check {
     let (a, b) = (s.client().await?, s.client().await?);
     let clock = Clock::system();
-    for (round, ttl) in [s.ttl(), s.ttl() * 2, s.ttl()].into_iter().enumerate() {
+    for (round, ttl) in [s.ttl(), s.fixed(s.ttl() * 2), s.ttl()]
+        .into_iter()
+        .enumerate()
+    {
         let name = s.name(&round.to_string());
         // The server counts from no earlier than this.
         let before = clock.now();
@@ -164,7 +167,7 @@ async fn live_waiter_outlives_the_claim_window(s: Stand) -> Check {
 async fn fixed_lease_is_whole_after_a_hand_off(s: Stand) -> Check {
     let (a, b) = (s.client().await?, s.client().await?);
     let name = s.name("n");
-    let ttl = s.claim_window() * 3;
+    let ttl = s.fixed(s.claim_window() * 3);
     let held = a.hold(&name).await?;
     let waiting = tokio::spawn({
         let (b, name) = (b.clone(), name.clone());

@@ -513,7 +513,7 @@ async fn renewal_delivered_after_the_next_grant_changes_nothing(s: Stand) -> Che
         s.client().await?,
     );
     let name = s.name("n");
-    let ttl = s.ttl() * 2;
+    let ttl = s.fixed(s.ttl() * 2);
     let old = a.hold_fixed(&name, ttl).await?;
     let held_back = s.faults().hold_next_request(&name).await?;
     let answer = within(

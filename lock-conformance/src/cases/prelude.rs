@@ -5,7 +5,7 @@ pub(super) use std::time::Duration;
 
 pub(super) use futures_util::FutureExt;
 pub(super) use lock_core::{
-    Clock, ErrorKind, FencingToken, LossReason, OwnerId, Released, Renewal, WaitOrder,
+    Clock, ErrorKind, FencingToken, Lease, LossReason, OwnerId, Released, Renewal, WaitOrder,
 };
 
 pub(super) use super::entry::{Entry, case};

@@ -78,7 +78,8 @@ async fn validity_never_outlives_the_backends_record(s: Stand) -> Check {
         not_longer_than_the_record(&a, &guard).await?;
         a.give_up(guard).await?;
         let name = s.name(&format!("{label} try"));
-        let guard = a.mutex(&name).ttl(ttl).fixed().try_acquire().await?;
+        let guard = a.mutex(&name).ttl(s.fixed(ttl)).fixed();
+        let guard = guard.try_acquire().await?;
         let guard = some(guard, "the lock is free")?;
         not_longer_than_the_record(&a, &guard).await?;
     }
@@ -140,7 +141,7 @@ async fn renewal_is_counted_from_before_its_request(s: Stand) -> Check {
     let a = s.proxied_client().await?;
     let name = s.name("n");
     let clock = Clock::system();
-    let guard = Arc::new(a.hold_fixed(&name, s.ttl() * 2).await?);
+    let guard = Arc::new(a.hold_fixed(&name, s.fixed(s.ttl() * 2)).await?);
     let ttl = guard.ttl();
     s.faults().hold_replies(true).await?;
     let renewing = tokio::spawn({
@@ -289,7 +290,7 @@ async fn renewal_by_hand_makes_the_lease_whole(s: Stand) -> Check {
     let a = s.client().await?;
     let b = s.client().await?;
     let name = s.name("n");
-    let ttl = s.kept_ttl();
+    let ttl = s.fixed(s.kept_ttl());
     let guard = a.hold_fixed(&name, ttl).await?;
     let clock = Clock::system();
     let end = clock.now() + ttl * 2;
