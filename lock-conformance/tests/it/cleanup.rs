@@ -86,6 +86,7 @@ fn helper_holds_a_server() {
 }
 
 /// Says which servers there are, and waits to be killed, or for the end of the process that was to do it.
+#[expect(clippy::print_stdout, reason = "the parent process reads it")]
 fn hold(pids: &[Option<u32>]) {
     let pids: Vec<String> = pids.iter().map(|pid| pid.unwrap().to_string()).collect();
     println!("\nservers: {}", pids.join(" "));

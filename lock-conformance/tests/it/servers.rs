@@ -3,9 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
-use std::{env, fs, io, panic};
+use std::{fs, io, panic};
 
 use lock_conformance::servers::{RedisServer, StartError, ValkeyServer};
 
