@@ -1,0 +1,300 @@
+//! The harness: one server or three, an arena of its own below each case's root.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use lock_conformance::fault::Proxy;
+use lock_conformance::servers::{StartError, ZooKeeperServer, missing_is_allowed};
+use lock_conformance::{
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
+};
+use lock_core::Connect;
+use lock_zk::ZkConfig;
+use lock_zk::zookeeper_client as zk;
+
+/// How long the tools may take; it only matters when something is broken.
+const TOOLS: Duration = Duration::from_secs(10);
+/// The session timeout of most cases: seven ticks of the server and a half.
+const SESSION: Duration = Duration::from_millis(1500);
+/// That of cases in which the server is killed: it is back long before.
+const LONG_SESSION: Duration = Duration::from_secs(12);
+/// That of cases that count: a machine that is busy does not end one.
+const COUNTED_SESSION: Duration = Duration::from_secs(6);
+const USER: &str = "app";
+const PASSWORD: &str = "correct horse";
+
+/// What cannot be done to a server that others use, or be seen on it.
+const OWN_SERVER: &[Fault] = &[Fault::Kill, Fault::Pause, Fault::Count];
+
+pub struct ZkHarness {
+    members: usize,
+    shared: OnceLock<Result<Arc<ZooKeeperServer>, Missing>>,
+}
+
+impl ZkHarness {
+    pub fn single() -> Self {
+        Self {
+            members: 1,
+            shared: OnceLock::new(),
+        }
+    }
+
+    fn server(&self) -> Result<Arc<ZooKeeperServer>, Missing> {
+        let server = ZooKeeperServer::builder().members(self.members).try_start();
+        server.map(Arc::new).map_err(|error| Missing {
+            what: error.to_string(),
+            allowed: matches!(error, StartError::Missing { .. }) && missing_is_allowed("zookeeper"),
+        })
+    }
+}
+
+impl Harness for ZkHarness {
+    fn name(&self) -> &str {
+        match self.members {
+            1 => "zookeeper",
+            _ => "zookeeper ensemble",
+        }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            op_timeout: Duration::from_millis(1500),
+            // A delete and a create, in one round trip.
+            local_hand_off: 2,
+            ..Pace::new(SESSION)
+        }
+    }
+
+    fn supports(&self, fault: Fault) -> bool {
+        // There are no scripts, and no clock decides anything.
+        !matches!(fault, Fault::FlushScripts | Fault::StepClock | Fault::Count | Fault::Cut | Fault::BlackHole | Fault::HoldReplies | Fault::DropReplies | Fault::DropPushes | Fault::HoldRequest)
+    }
+
+    fn crosses_processes(&self) -> bool {
+        true
+    }
+
+    fn arena(&self, case: &Case) -> Result<Arena, Missing> {
+        let server = if OWN_SERVER.iter().any(|fault| case.injects(*fault)) {
+            self.server()?
+        } else {
+            self.shared.get_or_init(|| self.server()).clone()?
+        };
+        let session = if case.injects(Fault::Kill) {
+            LONG_SESSION
+        } else if case.injects(Fault::Count) {
+            COUNTED_SESSION
+        } else {
+            SESSION
+        };
+        let place = Place {
+            ports: server.members().iter().map(|member| member.port()).collect(),
+            root: format!("/{}", case.id.replace('.', "-")),
+            session,
+            login: case.injects(Fault::WrongCredentials),
+        };
+        let faults = Arc::new(ZkFaults {
+            proxy: Proxy::start(server.addr()),
+            server,
+            place: place.clone(),
+            obstacles: Mutex::new(Vec::new()),
+        });
+        let proxied = Place {
+            ports: vec![faults.proxy.addr().port()],
+            ..place.clone()
+        };
+        let connector = |place: Place| move || -> Box<dyn Connect> { Box::new(place.config()) };
+        Ok(Arena::new(connector(place.clone()))
+            .with_proxied(connector(proxied))
+            .with_spec(place.to_spec())
+            .with_faults(faults))
+    }
+
+    fn connector(&self, spec: &str) -> Option<Box<dyn Connect>> {
+        Some(Box::new(Place::from_spec(spec)?.config()))
+    }
+}
+
+/// Where clients of one arena connect, and below which node.
+#[derive(Clone)]
+struct Place {
+    ports: Vec<u16>,
+    root: String,
+    session: Duration,
+    login: bool,
+}
+
+impl Place {
+    fn config(&self) -> ZkConfig {
+        let mut ports = self.ports.iter();
+        let first = ports.next().expect("a server");
+        let config = ports
+            .fold(ZkConfig::new("127.0.0.1", *first), |config, port| {
+                config.with_server("127.0.0.1", *port)
+            })
+            .with_chroot(self.root.as_str())
+            .with_session_timeout(self.session);
+        match self.login {
+            true => config.with_credentials(USER, PASSWORD),
+            false => config,
+        }
+    }
+
+    fn to_spec(&self) -> String {
+        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
+        format!("{} {} {}", ports.join(","), self.root, self.session.as_millis())
+    }
+
+    fn from_spec(spec: &str) -> Option<Self> {
+        let mut parts = spec.split(' ');
+        let ports = parts.next()?.split(',').map(str::parse);
+        Some(Self {
+            ports: ports.collect::<Result<_, _>>().ok()?,
+            root: parts.next()?.to_owned(),
+            session: Duration::from_millis(parts.next()?.parse().ok()?),
+            login: false,
+        })
+    }
+}
+
+struct ZkFaults {
+    proxy: Proxy,
+    server: Arc<ZooKeeperServer>,
+    place: Place,
+    /// Sessions that own what is in the way.
+    obstacles: Mutex<Vec<zk::Client>>,
+}
+
+impl ZkFaults {
+    /// A client of the same root with every right there is.
+    async fn client(&self) -> io::Result<zk::Client> {
+        let ports: Vec<_> = self.place.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let connecting = zk::Client::connector()
+            .with_session_timeout(LONG_SESSION)
+            .connect(&ports.join(","))
+            .await
+            .map_err(io::Error::other)?;
+        connecting
+            .chroot(self.place.root.as_str())
+            .map_err(|_| io::Error::other("no path"))
+    }
+
+    /// Every node of this arena with what it is, its root aside; children behind their parents.
+    async fn nodes(&self, client: &zk::Client) -> io::Result<Vec<(String, zk::Stat)>> {
+        let mut nodes = Vec::new();
+        let mut unseen = vec![String::new()];
+        while let Some(parent) = unseen.pop() {
+            let path = if parent.is_empty() { "/" } else { &parent };
+            let children = match client.list_children(path).await {
+                Ok(children) => children,
+                Err(zk::Error::NoNode) => continue,
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            for child in children {
+                let path = format!("{parent}/{child}");
+                let stat = client.check_stat(&path).await.map_err(io::Error::other)?;
+                if let Some(stat) = stat {
+                    nodes.push((path.clone(), stat));
+                    unseen.push(path);
+                }
+            }
+        }
+        Ok(nodes)
+    }
+}
+
+#[async_trait]
+impl Faults for ZkFaults {
+    async fn kill_server(&self) -> io::Result<()> {
+        self.server.kill();
+        Ok(())
+    }
+
+    async fn restart_server(&self) -> io::Result<()> {
+        self.server.restart();
+        Ok(())
+    }
+
+    /// Removes every node at once: sessions stay, and so does what the ensemble counts.
+    async fn wipe(&self) -> io::Result<()> {
+        let client = self.client().await?;
+        for _ in 0..100 {
+            let mut nodes = self.nodes(&client).await?;
+            // The clients' own first, and children before their parents.
+            nodes.sort_by_key(|(path, _)| {
+                let of_a_client = path.starts_with("/c/");
+                (!of_a_client, std::cmp::Reverse(path.matches('/').count()))
+            });
+            let mut all = client.new_multi_writer();
+            for (path, _) in &nodes {
+                all.add_delete(path, None).map_err(io::Error::other)?;
+            }
+            if all.commit().await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("nodes are made faster than they are removed"))
+    }
+
+    async fn pause_server(&self) -> io::Result<()> {
+        self.server.pause();
+        Ok(())
+    }
+
+    async fn resume_server(&self) -> io::Result<()> {
+        self.server.resume();
+        Ok(())
+    }
+
+    async fn records(&self) -> io::Result<Vec<String>> {
+        let nodes = self.nodes(&self.client().await?).await?;
+        Ok(nodes.into_iter().map(|(path, _)| path).collect())
+    }
+
+    /// Neither of a session nor a container, which the server removes when it is empty.
+    async fn unbounded_records(&self) -> io::Result<Vec<String>> {
+        let nodes = self.nodes(&self.client().await?).await?;
+        let persistent = nodes.into_iter().filter(|(_, stat)| stat.ephemeral_owner == 0);
+        Ok(persistent.map(|(path, _)| path).collect())
+    }
+
+    async fn scripts(&self) -> io::Result<u64> {
+        self.server.writes()
+    }
+
+    async fn connections(&self) -> io::Result<usize> {
+        self.server.connections()
+    }
+
+    /// There are none: a waiter has a one-shot watch, which is part of its place in the queue.
+    async fn subscriptions(&self) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {
+        Ok(Box::new(self.place.config().with_credentials(USER, "wrong battery")))
+    }
+
+    async fn obstruct(&self, name: &str) -> io::Result<()> {
+        let client = self.client().await?;
+        let container = zk::CreateMode::Container.with_acls(zk::Acls::anyone_all());
+        match client.create("/l", &[], &container).await {
+            Ok(_) | Err(zk::Error::NodeExists) => {}
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        let path = format!("/l/{}", escaped(name));
+        let ephemeral = zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
+        client
+            .create(&path, b"not a lock", &ephemeral)
+            .await
+            .map_err(io::Error::other)?;
+        self.obstacles.lock().expect("not poisoned").push(client);
+        Ok(())
+    }
+}
+
+/// A lock's name as its node is called; names of cases are printable ASCII.
+fn escaped(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
+}
