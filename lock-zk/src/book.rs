@@ -181,25 +181,22 @@ impl Book {
             .collect()
     }
 
-    /// Forgets what a session that is over has taken along: its holds, which are answered, and what
-    /// was being given up. Who waits comes again by itself.
+    /// The holds of a session that is over; they are leaving from now on, and held nothing.
+    ///
+    /// Who waits comes again by itself.
     pub(crate) fn session_over(&self, session: &Arc<Session>) -> Vec<Nonce> {
         let mut inner = self.lock();
-        let over = |entry: &Entry| {
-            entry.standing != Standing::Waiting && Arc::ptr_eq(&entry.node.session, session)
-        };
-        let (nonces, held): (Vec<_>, Vec<_>) = inner
-            .entries
-            .iter()
-            .filter(|(_, entry)| over(entry))
-            .map(|(nonce, entry)| (*nonce, entry.standing == Standing::Held))
-            .unzip();
-        for nonce in &nonces {
-            inner.set_end(*nonce, None);
-            inner.entries.remove(nonce);
+        let mut over = Vec::new();
+        for (nonce, entry) in &mut inner.entries {
+            if entry.standing == Standing::Held && Arc::ptr_eq(&entry.node.session, session) {
+                entry.standing = Standing::Leaving { held: false };
+                over.push(*nonce);
+            }
         }
-        let held = nonces.into_iter().zip(held);
-        held.filter_map(|(nonce, held)| held.then_some(nonce)).collect()
+        for nonce in &over {
+            inner.set_end(*nonce, None);
+        }
+        over
     }
 
     /// The tags of the nodes that claims have, or may have.

@@ -16,7 +16,8 @@ use crate::config::{NodeAcl, ZkConfig};
 use crate::error::{Failure, foreign};
 use crate::fence::Fence;
 use crate::name::{Member, queue};
-use crate::node::{Made, Node, Place, queue_path};
+use crate::connect::make_container;
+use crate::node::{LOCKS, Made, Node, Place, queue_path};
 use crate::record::Record;
 use crate::session::{Phase, Session};
 use crate::tidy::Tidy;
@@ -239,7 +240,7 @@ impl Client {
                 }
                 Some(Made::Unknown | Made::Asked) | None => {
                     // Its connection broke: the next one says whether it was executed.
-                    look = match self.find(&node, until).await {
+                    look = match self.find(&node, session, until).await {
                         Ok(nodes) => Some(nodes),
                         Err(failure) => {
                             return Err(match failure {
@@ -283,30 +284,25 @@ impl Client {
         match parent {
             Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => {}
             Err(Failure::Refused(zk::Error::NoNode)) => {
-                let above = crate::node::LOCKS;
-                let above = handle.create(above, &[], &options);
-                match session.answer(until, above).await {
-                    Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => {}
-                    Err(failure) => return Err(failure),
-                }
+                make_container(session, handle, &self.config, LOCKS, until).await?;
             }
             Err(failure) => return Err(failure),
         }
         Ok(look.ok().map(|(children, _)| children))
     }
 
-    /// Looks for a node whose request was not answered, and notes what it finds; answers who is in
-    /// the queue.
+    /// Looks, in this session, for a node whose request was not answered, and notes what it finds;
+    /// answers who is in the queue.
     ///
     /// What was sent on a connection that has gone is executed before anything that is sent on the
     /// next one, or not at all: a server closes the connection before when the session comes again,
     /// and one that the session has left is refused by the leader. After the sync it is seen.
     pub(crate) async fn find(
         &self,
-        node: &Arc<Node>,
+        node: &Node,
+        session: &Session,
         until: BootInstant,
     ) -> Result<Vec<String>, Failure> {
-        let session = &node.session;
         let nodes = self.children(session, &node.queue, until).await?;
         let own = nodes
             .iter()
@@ -318,36 +314,36 @@ impl Client {
         let path = format!("{}/{own}", node.queue);
         let handle = session.handle(until).await?;
         let (_, stat) = session.answer(until, handle.get_data(&path)).await?;
-        if stat.ephemeral_owner == session.id() {
+        if stat.ephemeral_owner == node.session.id() {
             node.found(Made::There(Place {
                 path: path.into(),
                 czxid: stat.czxid,
                 ctime: None,
             }));
         } else {
-            // Of an earlier session of ours, which ends by itself.
+            // Of an earlier session, which ends by itself.
             node.found(Made::Refused(zk::Error::NoNode));
         }
         Ok(nodes)
     }
 
     /// Makes sure that nothing of this request is left, or comes.
+    ///
+    /// A node of a session that is over here may stand at the servers until they see it too: it is
+    /// removed through the next one.
     pub(crate) async fn withdraw(
         &self,
         node: &Arc<Node>,
         until: BootInstant,
     ) -> Result<Withdrawn, Failure> {
-        let session = &node.session;
-        if session.is_over() {
-            return Ok(Withdrawn::Before);
-        }
-        let handle = session.handle(until).await;
-        if session.is_over() {
-            return Ok(Withdrawn::Before);
-        }
-        let handle = handle?;
+        let own = &node.session;
+        let session = match own.is_over() {
+            true => self.session(until).await?,
+            false => Arc::clone(own),
+        };
+        let handle = session.handle(until).await?;
         let made = match node.made() {
-            Made::Asked => {
+            Made::Asked if !own.is_over() => {
                 // Answers come in the order of the requests.
                 let later = session.answer(until, handle.sync("/"));
                 tokio::select! {
@@ -357,7 +353,7 @@ impl Client {
                         answered?;
                         match self.settled(node, self.now() + GRACE).await {
                             Some(made) => made,
-                            None => return self.end_unsound(session, handle, until).await,
+                            None => return self.end_unsound(own, handle, until).await,
                         }
                     }
                 }
@@ -368,25 +364,21 @@ impl Client {
             Made::There(place) => place,
             Made::Refused(_) => return Ok(Withdrawn::Before),
             Made::Asked | Made::Unknown => {
-                self.find(node, until).await?;
+                self.find(node, &session, until).await?;
                 match node.place() {
                     Some(place) => place,
                     None => return Ok(Withdrawn::Before),
                 }
             }
         };
-        match session.answer(until, handle.delete(&place.path, None)).await {
-            Ok(()) => {
-                self.tidy.left(&node.queue, self.now());
-                Ok(Withdrawn::Now)
-            }
-            Err(Failure::Refused(zk::Error::NoNode)) => {
-                self.tidy.left(&node.queue, self.now());
-                Ok(Withdrawn::Before)
-            }
-            Err(_) if session.is_over() => Ok(Withdrawn::Before),
-            Err(failure) => Err(failure),
-        }
+        let deleted = session.answer(until, handle.delete(&place.path, None)).await;
+        let withdrawn = match deleted {
+            Ok(()) => Withdrawn::Now,
+            Err(Failure::Refused(zk::Error::NoNode)) => Withdrawn::Before,
+            Err(failure) => return Err(failure),
+        };
+        self.tidy.left(&node.queue, self.now());
+        Ok(withdrawn)
     }
 
     /// A request was overtaken by a later one: this connection does not keep the order that everything

