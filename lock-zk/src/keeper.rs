@@ -276,3 +276,6 @@ pub(crate) async fn remove_parents(client: &Client, at_all: bool, until: BootIns
         join_all(deletes).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
