@@ -158,6 +158,17 @@ pub(crate) async fn refused(config: ZkConfig) -> ErrorKind {
     soon(config.connect(context())).await.expect_err("refused").kind()
 }
 
+/// Ends a session as an operator would.
+pub(crate) async fn kill(server: &ZooKeeperServer, session: i64) {
+    eventually(|| async {
+        // The server may close the connection before it has answered.
+        let _ = server.kill_session(session);
+        let sessions = server.sessions().expect("listed");
+        (!sessions.contains(&session)).then_some(())
+    })
+    .await;
+}
+
 /// Nodes of locks below the root.
 pub(crate) fn lock_nodes(server: &ZooKeeperServer) -> Vec<String> {
     let nodes = server.nodes(&format!("{ROOT}/l")).expect("listed");

@@ -5,7 +5,7 @@ use lock_core::{Backend, Event, LossReason, Renewal};
 use lock_core::{ClientOptions, Locks, Reach};
 
 use crate::fixture::{
-    ROOT, claim, claim_for, client, config, connect, event, eventually, granted, hold, lock_nodes,
+    ROOT, claim, claim_for, client, config, connect, event, eventually, granted, hold, kill, lock_nodes,
     look, ms, now, queue, renew, soon,
 };
 
@@ -19,7 +19,7 @@ async fn lost_session_takes_exactly_its_own_holds_along() {
     hold(&a, &two).await;
     let kept = hold(&b, &theirs).await;
     let session = a.session_id();
-    assert!(server.kill_session(session).expect("answered"));
+    kill(&server, session).await;
     let told = event(&mut events, |event| matches!(event, Event::SessionEnded { .. })).await;
     let Event::SessionEnded { mut nonces } = told else {
         unreachable!("just matched");
@@ -46,7 +46,7 @@ async fn waiter_whose_session_is_lost_joins_again_in_the_next_one() {
     hold(&a, &one).await;
     let waiting = queue(&b, &two).await;
     let session = b.session_id();
-    assert!(server.kill_session(session).expect("answered"));
+    kill(&server, session).await;
     eventually(|| async {
         let there = lock_nodes(&server).len() == 2 && two.progress.reach() == Reach::Queued;
         (there && b.session_id() != session).then_some(())
@@ -70,7 +70,7 @@ async fn guard_of_a_lost_session_is_told_that_it_was_the_session() {
     let sessions = server.ephemerals().expect("listed");
     let holder = sessions.iter().find(|(_, nodes)| nodes.iter().any(|node| node.contains("/l/n/")));
     let (session, _) = holder.expect("held");
-    assert!(server.kill_session(*session).expect("answered"));
+    kill(&server, *session).await;
     assert_eq!(soon(guard.lost()).await, LossReason::SessionEnded);
 }
 

@@ -27,15 +27,27 @@ const PASSWORD: &str = "correct horse";
 /// What cannot be done to a server that others use, or be seen on it.
 const OWN_SERVER: &[Fault] = &[Fault::Kill, Fault::Pause, Fault::Count];
 
-pub struct ZkHarness {
+pub(crate) struct ZkHarness {
     members: usize,
     shared: OnceLock<Result<Arc<ZooKeeperServer>, Missing>>,
 }
 
 impl ZkHarness {
-    pub fn single() -> Self {
+    /// One server.
+    #[allow(dead_code, reason = "each test target uses one of the two")]
+    pub(crate) fn single() -> Self {
+        Self::of(1)
+    }
+
+    /// Three members.
+    #[allow(dead_code, reason = "each test target uses one of the two")]
+    pub(crate) fn ensemble() -> Self {
+        Self::of(3)
+    }
+
+    fn of(members: usize) -> Self {
         Self {
-            members: 1,
+            members,
             shared: OnceLock::new(),
         }
     }
