@@ -44,7 +44,9 @@ impl Alarm {
     pub(crate) fn is_quiet(&self) -> bool {
         let mut inner = self.lock();
         let waker = inner.answerer.clone();
-        inner.poll(&mut Context::from_waker(waker.as_ref().unwrap_or(Waker::noop())));
+        inner.poll(&mut Context::from_waker(
+            waker.as_ref().unwrap_or(Waker::noop()),
+        ));
         matches!(inner.state, State::Quiet(_))
     }
 

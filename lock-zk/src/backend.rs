@@ -9,8 +9,8 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use lock_core::{
     Backend, Capabilities, Claim, Context, CrashRelease, Cursor, Error, ErrorKind, Event,
-    FenceStrength, FencingToken, Grant, LockName, LockState, Mode, Page, Passed, Reach,
-    Renewal, Replaced, Result, Scope, TtlRange, WaitOrder, async_trait,
+    FenceStrength, FencingToken, Grant, LockName, LockState, Mode, Page, Passed, Reach, Renewal,
+    Replaced, Result, Scope, TtlRange, WaitOrder, async_trait,
 };
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -177,7 +177,9 @@ impl ZkBackend {
                 }
             }
             if let Some(since) = since {
-                return client.grant(op, claim, &node, since, client.patience()).await;
+                return client
+                    .grant(op, claim, &node, since, client.patience())
+                    .await;
             }
         }
     }
@@ -255,7 +257,9 @@ impl ZkBackend {
             let gave_up = client.give_up(held.nonce, until).await;
             released = gave_up.map_err(|e| e.into_error(op))?;
         }
-        let joined = client.join(op, &session, next, here.as_ref(), until).await?;
+        let joined = client
+            .join(op, &session, next, here.as_ref(), until)
+            .await?;
         match &joined.left {
             None => {}
             Some(Ok(())) => {
@@ -296,7 +300,10 @@ impl ZkBackend {
         let session = &node.session;
         let data = Record::new(next, session.name(), session.timeout()).encode();
         let written = match session.handle(until).await {
-            Ok(handle) => session.answer(until, handle.set_data(&place.path, &data, None)).await.map(drop),
+            Ok(handle) => session
+                .answer(until, handle.set_data(&place.path, &data, None))
+                .await
+                .map(drop),
             Err(failure) => Err(failure),
         };
         if let Err(Failure::Refused(zk::Error::NoNode)) = written {
@@ -332,7 +339,10 @@ impl ZkBackend {
         let there: HashSet<&str> = owned.iter().map(String::as_str).collect();
         let answers = nodes
             .iter()
-            .map(|node| node.place().is_some_and(|place| there.contains(&*place.path)))
+            .map(|node| {
+                node.place()
+                    .is_some_and(|place| there.contains(&*place.path))
+            })
             .collect();
         keeper::remove_strays(client, session, &handle, &owned, until).await;
         Ok(answers)
@@ -346,7 +356,10 @@ impl ZkBackend {
         let failed = |failure: Failure| failure.into_error(op);
         let session = client.session(until).await.map_err(failed)?;
         let path = queue_path(name);
-        let nodes = client.children(&session, &path, until).await.map_err(failed)?;
+        let nodes = client
+            .children(&session, &path, until)
+            .await
+            .map_err(failed)?;
         let members = queue(&nodes).ok_or_else(|| foreign(op))?;
         let Some(first) = members.first() else {
             return Ok(false);
@@ -371,7 +384,9 @@ impl ZkBackend {
             .and_then(|()| both.add_set_data(&own_path(record.client), note.as_bytes(), None));
         added.map_err(|error| failed(Failure::of(error)))?;
         let broken = session
-            .answer(until, async { both.commit().await.map_err(zk::Error::from) })
+            .answer(until, async {
+                both.commit().await.map_err(zk::Error::from)
+            })
             .await;
         let broken = match broken {
             // The holder has gone, or its client's own node has: only the lock's node counts.
@@ -539,7 +554,8 @@ impl Backend for ZkBackend {
         let until = client.patience();
         let session = Arc::clone(&client.session.borrow());
         if !session.is_over() {
-            keeper::remove_parents(client, true, client.now() + client.context.op_timeout / 2).await;
+            keeper::remove_parents(client, true, client.now() + client.context.op_timeout / 2)
+                .await;
         }
         for task in &self.tasks {
             task.abort();
@@ -570,4 +586,3 @@ impl fmt::Debug for ZkBackend {
             .finish_non_exhaustive()
     }
 }
-

@@ -90,7 +90,11 @@ impl Book {
     /// It stands in the queue: from now on its caller's patience counts.
     pub(crate) fn queued(&self, nonce: Nonce) {
         let mut inner = self.lock();
-        if inner.entries.get(&nonce).is_some_and(|entry| entry.standing == Standing::Waiting) {
+        if inner
+            .entries
+            .get(&nonce)
+            .is_some_and(|entry| entry.standing == Standing::Waiting)
+        {
             inner.set_end(nonce, None);
         }
     }
@@ -201,12 +205,20 @@ impl Book {
 
     /// The tags of the nodes that claims have, or may have.
     pub(crate) fn tags(&self) -> HashSet<Nonce> {
-        self.lock().entries.values().map(|entry| entry.node.tag).collect()
+        self.lock()
+            .entries
+            .values()
+            .map(|entry| entry.node.tag)
+            .collect()
     }
 
     /// The queues that claims are in.
     pub(crate) fn queues(&self) -> HashSet<String> {
-        self.lock().entries.values().map(|entry| entry.node.queue.clone()).collect()
+        self.lock()
+            .entries
+            .values()
+            .map(|entry| entry.node.queue.clone())
+            .collect()
     }
 
     pub(crate) fn len(&self) -> usize {

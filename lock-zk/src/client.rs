@@ -13,10 +13,10 @@ use zookeeper_client as zk;
 
 use crate::book::{Book, Standing};
 use crate::config::{NodeAcl, ZkConfig};
+use crate::connect::make_container;
 use crate::error::{Failure, foreign};
 use crate::fence::Fence;
 use crate::name::{Member, queue};
-use crate::connect::make_container;
 use crate::node::{LOCKS, Made, Node, Place, queue_path};
 use crate::record::Record;
 use crate::session::{Phase, Session};
@@ -45,7 +45,10 @@ pub(crate) struct Client {
 pub(crate) enum Position {
     First,
     /// So many are ahead, and this one is right before it.
-    Behind { ahead: usize, next: String },
+    Behind {
+        ahead: usize,
+        next: String,
+    },
     /// It is not in the queue any more.
     Absent,
 }
@@ -54,7 +57,9 @@ impl Position {
     /// Where `place` stands among `nodes`.
     pub(crate) fn of(op: &'static str, place: &Place, nodes: &[String]) -> Result<Self> {
         let members = queue(nodes).ok_or_else(|| foreign(op))?;
-        let own = members.iter().position(|member| member.node == place.node());
+        let own = members
+            .iter()
+            .position(|member| member.node == place.node());
         Ok(match own {
             None => Self::Absent,
             Some(0) => Self::First,
@@ -157,10 +162,8 @@ impl Client {
         // A follower may be behind, but not after a sync.
         let sync = handle.sync(path);
         let look = handle.get_children(path);
-        let (_, look) = futures_util::join!(
-            session.answer(until, sync),
-            session.answer(until, look)
-        );
+        let (_, look) =
+            futures_util::join!(session.answer(until, sync), session.answer(until, look));
         match look {
             Ok((children, _)) => Ok(children),
             Err(failure) if failure.is(&zk::Error::NoNode) => Ok(Vec::new()),
@@ -212,7 +215,9 @@ impl Client {
                     if let Some(made_at) = place.ctime {
                         self.note_wall(made_at);
                     }
-                    let position = look.map(|nodes| Position::of(op, &place, &nodes)).transpose();
+                    let position = look
+                        .map(|nodes| Position::of(op, &place, &nodes))
+                        .transpose();
                     let position = match position {
                         Ok(position) => position,
                         Err(error) => {
@@ -277,10 +282,8 @@ impl Client {
         let parent = handle.create(&node.queue, &[], &options);
         node.ask(handle, data, self.acls());
         let look = handle.get_children(&node.queue);
-        let (parent, look) = futures_util::join!(
-            session.answer(until, parent),
-            session.answer(until, look)
-        );
+        let (parent, look) =
+            futures_util::join!(session.answer(until, parent), session.answer(until, look));
         match parent {
             Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => {}
             Err(Failure::Refused(zk::Error::NoNode)) => {
@@ -371,7 +374,9 @@ impl Client {
                 }
             }
         };
-        let deleted = session.answer(until, handle.delete(&place.path, None)).await;
+        let deleted = session
+            .answer(until, handle.delete(&place.path, None))
+            .await;
         let withdrawn = match deleted {
             Ok(()) => Withdrawn::Now,
             Err(Failure::Refused(zk::Error::NoNode)) => Withdrawn::Before,

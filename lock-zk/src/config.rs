@@ -68,6 +68,10 @@ pub struct ZkConfig {
 /// Certificates are always checked, the host name included; there is no option against it.
 #[derive(Clone, Debug)]
 #[must_use]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, reason = "read where there is TLS; refused where there is not")
+)]
 pub struct TlsConfig {
     pub(crate) ca: PathBuf,
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
@@ -140,14 +144,20 @@ impl ZkConfig {
             Some("creator") => Some(NodeAcl::Creator),
             Some("open") => Some(NodeAcl::Open),
             Some(other) => {
-                return Err(invalid("connect", format!("acl is {other:?}; it has to be creator or open")));
+                return Err(invalid(
+                    "connect",
+                    format!("acl is {other:?}; it has to be creator or open"),
+                ));
             }
         };
         let (ca, cert, key) = (url.take("ca"), url.take("cert"), url.take("key"));
         match url.take("tls").as_deref() {
             Some("true") => {
                 let Some(ca) = ca else {
-                    return Err(invalid("connect", "tls=true needs ca, a PEM file with the authorities to trust"));
+                    return Err(invalid(
+                        "connect",
+                        "tls=true needs ca, a PEM file with the authorities to trust",
+                    ));
                 };
                 let tls = TlsConfig::new(ca);
                 config.tls = Some(match (cert, key) {
@@ -161,7 +171,10 @@ impl ZkConfig {
                 return Err(invalid("connect", "ca, cert and key need tls=true"));
             }
             Some(other) => {
-                return Err(invalid("connect", format!("tls is {other:?}; it has to be true or false")));
+                return Err(invalid(
+                    "connect",
+                    format!("tls is {other:?}; it has to be true or false"),
+                ));
             }
         }
         config.validate()?;
@@ -175,7 +188,11 @@ impl ZkConfig {
     }
 
     /// Logs in by digest authentication. Defaults to no login.
-    pub fn with_credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+    pub fn with_credentials(
+        mut self,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
     }
@@ -229,7 +246,9 @@ impl ZkConfig {
         if tick.is_zero() || tick * TICKS_IN_A_SESSION > session_timeout {
             return Err(invalid(
                 "connect",
-                format!("tick is {tick:?}; with a session timeout of {session_timeout:?} it has to be more than zero and at most a third of that"),
+                format!(
+                    "tick is {tick:?}; with a session timeout of {session_timeout:?} it has to be more than zero and at most a third of that"
+                ),
             ));
         }
         Ok(tick)
@@ -237,10 +256,16 @@ impl ZkConfig {
 
     pub(crate) fn validate(&self) -> Result<()> {
         if let Some(why) = chroot_refusal(&self.chroot) {
-            return Err(invalid("connect", format!("the path {:?} {why}", self.chroot)));
+            return Err(invalid(
+                "connect",
+                format!("the path {:?} {why}", self.chroot),
+            ));
         }
         if !SESSION_TIMEOUT.contains(&self.session_timeout)
-            || !self.session_timeout.subsec_nanos().is_multiple_of(1_000_000)
+            || !self
+                .session_timeout
+                .subsec_nanos()
+                .is_multiple_of(1_000_000)
         {
             return Err(invalid(
                 "connect",
@@ -258,7 +283,10 @@ impl ZkConfig {
             return Err(invalid("connect", "a user is not empty and has no colon"));
         }
         if self.acl == Some(NodeAcl::Creator) && self.credentials.is_none() {
-            return Err(invalid("connect", "acl=creator needs a user and a password"));
+            return Err(invalid(
+                "connect",
+                "acl=creator needs a user and a password",
+            ));
         }
         if self.tls.is_some() && cfg!(not(feature = "tls")) {
             return Err(Error::new(ErrorKind::Unsupported, "connect")
@@ -283,7 +311,9 @@ fn chroot_refusal(path: &str) -> Option<&'static str> {
         return Some("is reserved by ZooKeeper");
     }
     let unfit = |c: char| c.is_control() || matches!(u32::from(c), 0xd800..=0xf8ff | 0xfff0..);
-    path.chars().any(unfit).then_some("has a character that ZooKeeper refuses")
+    path.chars()
+        .any(unfit)
+        .then_some("has a character that ZooKeeper refuses")
 }
 
 impl fmt::Debug for ZkConfig {
@@ -314,11 +344,18 @@ mod tests {
 
     #[test]
     fn everything_a_url_can_say_is_read() {
-        let config = read("zk://app:p%40ss@a:1,[::1]:2,c/shop/locks?session_timeout=6s&tick=2s&acl=open")
-            .expect("reads");
+        let config =
+            read("zk://app:p%40ss@a:1,[::1]:2,c/shop/locks?session_timeout=6s&tick=2s&acl=open")
+                .expect("reads");
         let servers = [("a", 1), ("::1", 2), ("c", DEFAULT_PORT)];
-        assert_eq!(config.servers, servers.map(|(host, port)| (host.to_owned(), port)));
-        assert_eq!(config.credentials, Some(("app".to_owned(), "p@ss".to_owned())));
+        assert_eq!(
+            config.servers,
+            servers.map(|(host, port)| (host.to_owned(), port))
+        );
+        assert_eq!(
+            config.credentials,
+            Some(("app".to_owned(), "p@ss".to_owned()))
+        );
         assert_eq!(config.chroot, "/shop/locks");
         assert_eq!(config.session_timeout, Duration::from_secs(6));
         assert_eq!(config.tick, Some(Duration::from_secs(2)));
@@ -342,7 +379,10 @@ mod tests {
         assert_eq!(config.chroot, DEFAULT_CHROOT);
         assert_eq!(config.node_acl(), NodeAcl::Open);
         assert!(config.tls.is_none() && config.credentials.is_none());
-        assert_eq!(read("zk://u:p@a").expect("reads").node_acl(), NodeAcl::Creator);
+        assert_eq!(
+            read("zk://u:p@a").expect("reads").node_acl(),
+            NodeAcl::Creator
+        );
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub(crate) async fn open(
         let tick = config.tick_of(client.session_timeout())?;
         make_root(&client, config).await.map_err(of_connecting)?;
         let client = client.chroot(config.chroot.as_str()).map_err(|_| {
-            Error::new(ErrorKind::Invalid, "connect").with_detail("the path is no path of ZooKeeper")
+            Error::new(ErrorKind::Invalid, "connect")
+                .with_detail("the path is no path of ZooKeeper")
         })?;
         let session = Arc::new(Session::new(
             client,
@@ -165,7 +166,9 @@ async fn raise_base(
 }
 
 fn read_base(data: &[u8]) -> Result<u64, Failure> {
-    let base = std::str::from_utf8(data).ok().and_then(|text| text.parse().ok());
+    let base = std::str::from_utf8(data)
+        .ok()
+        .and_then(|text| text.parse().ok());
     base.ok_or_else(|| {
         Failure::Refused(zk::Error::UnexpectedError(
             "the fence base of this root is no number".to_owned(),
@@ -208,7 +211,9 @@ async fn settle_base(
             Err(failure) => return Err(failure),
         }
         // One watch for each client, for as long as it lives: it is meant to be left behind.
-        let absent = session.answer(until, handle.check_and_watch_stat(BASE)).await?;
+        let absent = session
+            .answer(until, handle.check_and_watch_stat(BASE))
+            .await?;
         if let (None, watcher) = absent {
             session.base_node.set(watcher);
             return Ok(());
@@ -226,7 +231,10 @@ async fn settle_own(
 ) -> Result<(), Failure> {
     let path = own_path(session.name());
     for _ in 0..TRIES {
-        match session.answer(until, handle.get_and_watch_data(&path)).await {
+        match session
+            .answer(until, handle.get_and_watch_data(&path))
+            .await
+        {
             Ok((_, _, watcher)) => {
                 session.own_node.set(watcher);
                 return Ok(());
@@ -257,7 +265,10 @@ pub(crate) async fn make_container(
 ) -> Result<(), Failure> {
     let options = zk::CreateMode::Container.with_acls(acls(config));
     for _ in 0..TRIES {
-        match session.answer(until, handle.create(path, &[], &options)).await {
+        match session
+            .answer(until, handle.create(path, &[], &options))
+            .await
+        {
             Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => return Ok(()),
             Err(Failure::Refused(zk::Error::NoNode)) => {}
             Err(failure) => return Err(failure),

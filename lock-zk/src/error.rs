@@ -52,8 +52,9 @@ impl Failure {
     /// What the caller of `op` is told.
     pub(crate) fn into_error(self, op: &'static str) -> Error {
         match self {
-            Self::Unsent => Error::new(ErrorKind::Unavailable, op)
-                .with_detail("no session with the ensemble"),
+            Self::Unsent => {
+                Error::new(ErrorKind::Unavailable, op).with_detail("no session with the ensemble")
+            }
             Self::Unknown(None) => {
                 Error::new(ErrorKind::Indeterminate, op).with_detail("no answer in time")
             }

@@ -73,7 +73,10 @@ impl Fence {
             .ok_or_else(|| {
                 invalid(
                     "fence",
-                    format!("{:?} is not below {root:?}, the root of this client", self.path),
+                    format!(
+                        "{:?} is not below {root:?}, the root of this client",
+                        self.path
+                    ),
                 )
             })?;
         client.new_check_writer(path, None).map_err(|source| {

@@ -1,12 +1,15 @@
 //! What operators see of locks.
 
 use futures_util::future::join_all;
-use lock_core::{Cursor, HolderState, LockName, LockState, Page, Result, WaiterState};
+use lock_core::{
+    BootInstant, Cursor, Error, ErrorKind, HolderState, LockName, LockState, Page, Result,
+    WaiterState,
+};
 use zookeeper_client as zk;
 
 use crate::client::Client;
 use crate::error::{Failure, foreign};
-use crate::name::{Member, queue, unescape};
+use crate::name::{queue, unescape};
 use crate::node::{LOCKS, queue_path};
 use crate::record::Record;
 use crate::session::Session;
@@ -16,9 +19,8 @@ const BATCH: usize = 128;
 /// A queue whose first node goes while it is looked at is looked at again.
 const TRIES: usize = 8;
 
-/// A node of a queue and what it says.
+/// What a node of a queue says.
 struct Seen {
-    member: Member,
     record: Record,
     stat: zk::Stat,
 }
@@ -28,20 +30,19 @@ impl Client {
     pub(crate) async fn inspect(&self, name: &LockName) -> Result<LockState> {
         let until = self.patience();
         let looking = async {
-            let session = self.session(until).await.map_err(|e| e.into_error("inspect"))?;
-            let mut seen = Vec::new();
+            let session = self
+                .session(until)
+                .await
+                .map_err(|e| e.into_error("inspect"))?;
             for _ in 0..TRIES {
-                match self.seen(&session, name, until).await? {
-                    Some(all) => {
-                        seen = all;
-                        break;
-                    }
-                    None => continue,
+                if let Some(seen) = self.seen(&session, name, until).await? {
+                    return self.state(&session, name, seen);
                 }
             }
-            self.state(&session, name, seen)
+            Err(Error::new(ErrorKind::Unavailable, "inspect")
+                .with_detail("the holder changes faster than it can be looked at"))
         };
-        looking.await.map_err(|error: lock_core::Error| error.with_name(name))
+        looking.await.map_err(|error: Error| error.with_name(name))
     }
 
     /// The nodes of a queue in their order; `None` when the first has just gone.
@@ -49,7 +50,7 @@ impl Client {
         &self,
         session: &Session,
         name: &LockName,
-        until: lock_core::BootInstant,
+        until: BootInstant,
     ) -> Result<Option<Vec<Seen>>> {
         let failed = |failure: Failure| failure.into_error("inspect");
         let path = queue_path(name);
@@ -62,10 +63,9 @@ impl Client {
                 let read = handle.get_data(&format!("{path}/{}", member.node));
                 session.answer(until, read)
             });
-            for (member, answer) in batch.iter().zip(join_all(reads).await) {
+            for answer in join_all(reads).await {
                 match answer {
                     Ok((data, stat)) => seen.push(Seen {
-                        member: member.clone(),
                         record: Record::decode(&data).ok_or_else(|| foreign("inspect"))?,
                         stat,
                     }),
@@ -82,7 +82,6 @@ impl Client {
         let mut seen = seen.into_iter();
         let mut holders = Vec::new();
         if let Some(first) = seen.next() {
-            debug_assert!(first.member.node.ends_with(|c: char| c.is_ascii_digit()));
             holders.push(HolderState {
                 nonce: first.record.nonce,
                 token: self.token("inspect", session, first.stat.czxid)?,
@@ -100,14 +99,12 @@ impl Client {
             })
             .collect();
         let last_token = holders.first().map(|holder| holder.token);
-        let mut state = LockState {
+        Ok(LockState {
             name: name.clone(),
             holders,
             waiters,
             last_token,
-        };
-        state.waiters.shrink_to_fit();
-        Ok(state)
+        })
     }
 
     /// Lists names in use, a page at a time, in the order of their nodes' names.
@@ -115,7 +112,10 @@ impl Client {
         let until = self.patience();
         let failed = |failure: Failure| failure.into_error("list");
         let session = self.session(until).await.map_err(failed)?;
-        let mut nodes = self.children(&session, LOCKS, until).await.map_err(failed)?;
+        let mut nodes = self
+            .children(&session, LOCKS, until)
+            .await
+            .map_err(failed)?;
         nodes.sort_unstable();
         let mut wanted = nodes
             .into_iter()
@@ -134,7 +134,10 @@ impl Client {
         });
         let mut names = Vec::new();
         for ((name, _), look) in batch.iter().zip(join_all(looks).await) {
-            if look.map_err(failed)?.is_some_and(|stat| stat.num_children > 0) {
+            if look
+                .map_err(failed)?
+                .is_some_and(|stat| stat.num_children > 0)
+            {
                 names.push(name.clone());
             }
         }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use lock_core::{BootInstant, Event, Nonce};
 use tracing::{debug, info, warn};
 use zookeeper_client as zk;
@@ -127,11 +127,10 @@ async fn beat(handle: zk::Client, sent: BootInstant) -> Option<BootInstant> {
 
 /// Looks into what rings the session's alarms, and at what the session owns: after each connection
 /// that was lost, and every now and then.
-async fn watch_over(client: &Arc<Client>, session: &Arc<Session>) {
+async fn watch_over(client: &Client, session: &Arc<Session>) {
     let clock = &client.context.clock;
     let identity = client.context.identity.to_string();
     let mut phases = session.phases();
-    phases.mark_unchanged();
     let mut next_round = clock.now() + ROUND;
     loop {
         let mut broken = false;
@@ -162,8 +161,8 @@ async fn watch_over(client: &Arc<Client>, session: &Arc<Session>) {
 
 /// Compares what the session owns with what is booked: tells of holds that are gone, and removes nodes
 /// that nobody wants.
-pub(crate) async fn verify(
-    client: &Arc<Client>,
+async fn verify(
+    client: &Client,
     session: &Arc<Session>,
     broken: bool,
     until: BootInstant,
@@ -173,7 +172,9 @@ pub(crate) async fn verify(
     let owned = session.answer(until, handle.list_ephemerals(LOCKS)).await?;
     let there: HashSet<&str> = owned.iter().map(String::as_str).collect();
     for (nonce, node) in holds {
-        let gone = node.place().is_some_and(|place| !there.contains(&*place.path));
+        let gone = node
+            .place()
+            .is_some_and(|place| !there.contains(&*place.path));
         if gone && client.book.lost(nonce, &node) {
             client.tell(match broken {
                 true => Event::Broken { nonce },
@@ -256,8 +257,9 @@ pub(crate) async fn tidy(client: Arc<Client>) {
 /// Removes parents that this client has left for a while, or at all.
 pub(crate) async fn remove_parents(client: &Client, at_all: bool, until: BootInstant) {
     loop {
-        let idle = client.tidy.take(client.now(), BATCH, at_all);
-        if idle.is_empty() {
+        let now = client.now();
+        let idle = client.tidy.take(now, BATCH, at_all);
+        if idle.is_empty() || now >= until {
             return;
         }
         let used = client.book.queues();
@@ -267,13 +269,16 @@ pub(crate) async fn remove_parents(client: &Client, at_all: bool, until: BootIns
         let Ok(handle) = session.handle(until).await else {
             return;
         };
-        let deletes = idle.iter().filter(|queue| !used.contains(*queue)).map(|queue| {
-            let delete = handle.delete(queue, None);
-            // Not empty: somebody else uses it. Not there: somebody else was first. Whatever else
-            // goes wrong, the server removes it in its own time.
-            session.answer(until, delete).map(drop)
-        });
-        join_all(deletes).await;
+        let deletes = idle
+            .iter()
+            .filter(|queue| !used.contains(*queue))
+            .map(|queue| {
+                let delete = handle.delete(queue, None);
+                // Not empty: somebody else uses it. Not there: somebody else was first. Whatever else
+                // goes wrong, the server removes it in its own time.
+                session.answer(until, delete)
+            });
+        drop(join_all(deletes).await);
     }
 }
 

@@ -93,7 +93,10 @@ pub(crate) fn queue<'a>(nodes: impl IntoIterator<Item = &'a String>) -> Option<V
         .collect::<Option<_>>()?;
     members.sort_unstable_by(|one, other| {
         use std::cmp::Ordering;
-        match (one.sequence == other.sequence, one.sequence.is_before(other.sequence)) {
+        match (
+            one.sequence == other.sequence,
+            one.sequence.is_before(other.sequence),
+        ) {
             (true, _) => Ordering::Equal,
             (_, true) => Ordering::Less,
             _ => Ordering::Greater,
@@ -132,7 +135,19 @@ mod tests {
 
     #[test]
     fn what_no_name_is_written_as_is_nobodys_node() {
-        for node in ["a/b", "%2f", "%61", "%", "%zz", "%FF", ".", "..", "", "\u{e9}", "zookeeper"] {
+        for node in [
+            "a/b",
+            "%2f",
+            "%61",
+            "%",
+            "%zz",
+            "%FF",
+            ".",
+            "..",
+            "",
+            "\u{e9}",
+            "zookeeper",
+        ] {
             assert_eq!(unescape(node), None, "{node:?}");
         }
     }
@@ -142,7 +157,10 @@ mod tests {
         let tag = Nonce::new();
         for sequence in [0, 7, i64::from(i32::MAX), i64::from(i32::MIN), 1 << 40] {
             let member = Member::parse(&format!("{tag}-{sequence:010}")).expect("a member");
-            assert_eq!((member.tag, member.sequence), (tag, Sequence::new(sequence)));
+            assert_eq!(
+                (member.tag, member.sequence),
+                (tag, Sequence::new(sequence))
+            );
         }
         for node in ["", "-", "x-0000000001", "lock-0000000001", "0000000001"] {
             assert_eq!(Member::parse(node), None, "{node:?}");
@@ -153,10 +171,21 @@ mod tests {
 
     #[test]
     fn queue_wraps_with_the_counter() {
-        let numbers = [i64::from(i32::MIN) + 1, i64::from(i32::MAX), i64::from(i32::MIN)];
+        let numbers = [
+            i64::from(i32::MIN) + 1,
+            i64::from(i32::MAX),
+            i64::from(i32::MIN),
+        ];
         let nodes = numbers.map(|number| format!("{}-{number:010}", Nonce::new()));
-        let order: Vec<_> = queue(&nodes).expect("members").into_iter().map(|m| m.node).collect();
-        assert_eq!(order, [nodes[1].clone(), nodes[2].clone(), nodes[0].clone()]);
+        let order: Vec<_> = queue(&nodes)
+            .expect("members")
+            .into_iter()
+            .map(|m| m.node)
+            .collect();
+        assert_eq!(
+            order,
+            [nodes[1].clone(), nodes[2].clone(), nodes[0].clone()]
+        );
         assert_eq!(queue(&["something".to_owned()]), None);
     }
 }

@@ -83,7 +83,12 @@ impl Node {
 
     /// Sends the request, before this returns. Its answer is noted by a task of its own: whoever asks
     /// may be dropped, and the request is executed all the same.
-    pub(crate) fn ask(self: &Arc<Self>, handle: &zk::Client, data: Vec<u8>, acls: zk::Acls<'static>) {
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        handle: &zk::Client,
+        data: Vec<u8>,
+        acls: zk::Acls<'static>,
+    ) {
         self.made.send_replace(Made::Asked);
         let (node, handle) = (Arc::clone(self), handle.clone());
         let mut asking = async move {

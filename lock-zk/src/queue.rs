@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lock_core::{Claim, Reach, Result};
-use tracing::debug;
 use zookeeper_client as zk;
 
 use crate::client::{Client, Position};
@@ -91,7 +90,16 @@ impl Client {
             };
             if ahead.as_ref().is_none_or(|ahead| ahead.node != next) {
                 // Dropping the watch before takes it back at the server.
-                ahead = self.watch(node, &next).await;
+                ahead = match self.watch(node, &next).await {
+                    Ok(ahead) => Some(ahead),
+                    // It has gone: the next look shows who is ahead now.
+                    Err(Failure::Refused(zk::Error::NoNode)) => None,
+                    Err(refused @ Failure::Refused(_)) => return Err(refused.into_error("acquire")),
+                    Err(Failure::Unsent | Failure::Unknown(_)) => {
+                        self.context.clock.sleep(PAUSE).await;
+                        None
+                    }
+                };
             }
             let Some(watched) = ahead.as_mut() else {
                 continue;
@@ -120,7 +128,11 @@ impl Client {
             return Ok(Some(Position::Absent));
         };
         let answer = match session.handle(until).await {
-            Ok(handle) => session.answer(until, handle.get_children(&node.queue)).await,
+            Ok(handle) => {
+                session
+                    .answer(until, handle.get_children(&node.queue))
+                    .await
+            }
             Err(failure) => Err(failure),
         };
         match answer {
@@ -131,25 +143,20 @@ impl Client {
         }
     }
 
-    /// Watches the node ahead; `None` when it has gone, or nobody answers.
-    async fn watch(&self, node: &Arc<Node>, next: &str) -> Option<Ahead> {
+    /// Watches the node ahead.
+    async fn watch(&self, node: &Arc<Node>, next: &str) -> Result<Ahead, Failure> {
         let session = &node.session;
         let until = self.patience();
-        let handle = session.handle(until).await.ok()?;
+        let handle = session.handle(until).await?;
         let path = format!("{}/{next}", node.queue);
         // Not `exists`, which would leave a watch behind on a node that has gone.
-        let answer = session.answer(until, handle.get_and_watch_data(&path)).await;
-        match answer {
-            Ok((_, _, watcher)) => Some(Ahead {
-                node: next.to_owned(),
-                holds: false,
-                gone: watcher.changed().boxed(),
-            }),
-            Err(failure) => {
-                debug!(path, ?failure, "the node ahead cannot be watched");
-                None
-            }
-        }
+        let watch = handle.get_and_watch_data(&path);
+        let (_, _, watcher) = session.answer(until, watch).await?;
+        Ok(Ahead {
+            node: next.to_owned(),
+            holds: false,
+            gone: watcher.changed().boxed(),
+        })
     }
 
     async fn woken(&self, session: &Session, watched: &mut Ahead, count: usize) -> Woken {

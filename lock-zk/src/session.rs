@@ -113,9 +113,8 @@ impl Session {
     /// Takes note of a change of the connection. What has ended stays ended.
     pub(crate) fn moved_to(&self, phase: Phase) {
         self.lock_heartbeats().disconnected();
-        self.phase.send_if_modified(|now| {
-            *now != Phase::Ended && std::mem::replace(now, phase) != phase
-        });
+        self.phase
+            .send_if_modified(|now| *now != Phase::Ended && std::mem::replace(now, phase) != phase);
     }
 
     /// Ends it here, and at the server as soon as that hears of it.

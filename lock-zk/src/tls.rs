@@ -15,9 +15,7 @@ use crate::error::invalid;
 pub(crate) fn options(config: &TlsConfig) -> Result<TlsOptions> {
     // An error says that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let unfit = |path: &Path, source: zookeeper_client::Error| {
-        unusable(path).with_source(source)
-    };
+    let unfit = |path: &Path, source: zookeeper_client::Error| unusable(path).with_source(source);
     let mut options = TlsOptions::new()
         .with_pem_ca(&read(&config.ca)?)
         .map_err(|source| unfit(&config.ca, source))?;
@@ -34,5 +32,8 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn unusable(path: &Path) -> Error {
-    invalid("connect", format!("the PEM file {} cannot be used", path.display()))
+    invalid(
+        "connect",
+        format!("the PEM file {} cannot be used", path.display()),
+    )
 }

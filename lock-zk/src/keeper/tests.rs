@@ -25,20 +25,35 @@ async fn nodes_that_no_claim_asked_for_are_removed_and_the_others_stay() {
     context.op_timeout = Duration::from_secs(20);
     let until = context.clock.now() + context.op_timeout;
     let open = async || {
-        let session = connect::open(&config, &context, until).await.expect("opens");
+        let session = connect::open(&config, &context, until)
+            .await
+            .expect("opens");
         let (events, _) = mpsc::unbounded_channel();
-        Arc::new(Client::new(config.clone(), context.clone(), session, events))
+        Arc::new(Client::new(
+            config.clone(),
+            context.clone(),
+            session,
+            events,
+        ))
     };
     let (client, other) = (open().await, open().await);
     let session = Arc::clone(&client.session.borrow());
     let name = LockName::new("n").expect("a good name");
     let claim = Claim::new(name, context.identity.clone(), Duration::from_secs(60));
-    let joined = client.join("acquire", &session, &claim, None, until).await.expect("joined");
+    let joined = client
+        .join("acquire", &session, &claim, None, until)
+        .await
+        .expect("joined");
     let kept = joined.node.place().expect("there").path.to_string();
     let theirs = Arc::clone(&other.session.borrow());
     let foreign = ghost(&other, &theirs, until).await;
-    let strays = [ghost(&client, &session, until).await, ghost(&client, &session, until).await];
-    verify(&client, &session, false, until).await.expect("looked");
+    let strays = [
+        ghost(&client, &session, until).await,
+        ghost(&client, &session, until).await,
+    ];
+    verify(&client, &session, false, until)
+        .await
+        .expect("looked");
     let handle = session.handle(until).await.expect("connected");
     for stray in &strays {
         assert_eq!(handle.check_stat(stray).await, Ok(None));

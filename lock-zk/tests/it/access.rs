@@ -5,12 +5,14 @@ use lock_core::{Backend, ErrorKind};
 use lock_zk::NodeAcl;
 use lock_zk::zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Permission};
 
-use crate::fixture::{claim, config, connect, granted, hold, queue, raw, refused, soon, ROOT};
+use crate::fixture::{ROOT, claim, config, connect, granted, hold, queue, raw, refused, soon};
 
 /// A root on which the user `app` has these rights, made by somebody else.
 async fn root_with(server: &ZooKeeperServer, rights: Permission) -> Client {
     let admin = raw(server).await;
-    soon(admin.auth("digest", b"admin:admin")).await.expect("logged in");
+    soon(admin.auth("digest", b"admin:admin"))
+        .await
+        .expect("logged in");
     // The digest of app:secret, as `DigestAuthenticationProvider` computes it.
     let app = AuthId::new("digest", "app:F6Y+U5gIoCbNNoLQExmvxRFeatA=");
     let acls = [
@@ -32,8 +34,19 @@ async fn create_delete_read_and_write_on_the_root_are_enough_for_everything() {
     let (one, two) = (claim("n"), claim("n"));
     let grant = hold(&a, &one).await;
     let waiting = queue(&b, &two).await;
-    assert_eq!(soon(b.list("", Default::default())).await.expect("listed").names.len(), 1);
-    assert!(soon(b.break_hold(&one.name, grant.token())).await.expect("answered"));
+    assert_eq!(
+        soon(b.list("", Default::default()))
+            .await
+            .expect("listed")
+            .names
+            .len(),
+        1
+    );
+    assert!(
+        soon(b.break_hold(&one.name, grant.token()))
+            .await
+            .expect("answered")
+    );
     let grant = granted(waiting).await;
     assert!(soon(b.renew(&[&grant])).await.remove(0).is_ok());
     assert!(soon(b.release(&two)).await.expect("answered"));
@@ -60,10 +73,17 @@ async fn nodes_are_the_creators_own_with_credentials_and_everybodys_without() {
     hold(&app, &mine).await;
     assert_eq!(refused(config(&server)).await, ErrorKind::Denied);
     let root = config(&server).with_chroot("/open");
-    let open = root.clone().with_credentials("app", "secret").with_acl(NodeAcl::Open);
+    let open = root
+        .clone()
+        .with_credentials("app", "secret")
+        .with_acl(NodeAcl::Open);
     let open = connect(open).await;
     let one = claim("n");
     let grant = hold(&open, &one).await;
     let other = connect(root).await;
-    assert!(soon(other.break_hold(&one.name, grant.token())).await.expect("answered"));
+    assert!(
+        soon(other.break_hold(&one.name, grant.token()))
+            .await
+            .expect("answered")
+    );
 }

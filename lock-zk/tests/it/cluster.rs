@@ -56,7 +56,10 @@ async fn hold(locks: &Locks, name: &str) -> Guard {
 async fn release(guard: Guard) {
     let released = Clock::system().timeout(LONG, guard.release()).await;
     let released = released.expect("in time").expect("released");
-    assert!(matches!(released, Released::Clean | Released::Unknown { .. }), "{released:?}");
+    assert!(
+        matches!(released, Released::Clean | Released::Unknown { .. }),
+        "{released:?}"
+    );
 }
 
 async fn queued(locks: &Locks, name: &str, waiters: usize) {
@@ -108,7 +111,9 @@ async fn nobody_overlaps_while_leaders_change_under_load() {
             while !stop.load(Ordering::Acquire) {
                 let guard = hold(&locks, "n").await;
                 if guard.check().is_ok() {
-                    gate.admit("n", guard.token()).await.expect("no token is older than one before");
+                    gate.admit("n", guard.token())
+                        .await
+                        .expect("no token is older than one before");
                     assert!(!inside.swap(true, Ordering::AcqRel), "two are inside");
                     tokio::task::yield_now().await;
                     inside.store(false, Ordering::Release);
@@ -175,7 +180,10 @@ async fn member_without_a_majority_grants_nothing() {
 
 /// The holder's client knows only the member that is cut off. What the guard was told, and when; and
 /// when the next holder had the lock.
-async fn isolated(server: &ZooKeeperServer, member: usize) -> (LossReason, BootInstant, BootInstant) {
+async fn isolated(
+    server: &ZooKeeperServer,
+    member: usize,
+) -> (LossReason, BootInstant, BootInstant) {
     let session = ms(3_000);
     let others: Vec<u16> = (0..3)
         .filter(|other| *other != member)
@@ -200,7 +208,9 @@ async fn isolated(server: &ZooKeeperServer, member: usize) -> (LossReason, BootI
         .expect("connects");
     server.isolate(member);
     // A member that is cut off and does not know it yet still answers.
-    soon(seen.get_children(&format!("{ROOT}/l/n"))).await.expect("it answers reads");
+    soon(seen.get_children(&format!("{ROOT}/l/n")))
+        .await
+        .expect("it answers reads");
     let lost = held.lost().await;
     let told = now();
     assert!(held.check().is_err());
@@ -217,8 +227,15 @@ async fn holder_on_a_follower_that_is_cut_off_is_told_before_the_next_is_granted
     let leader = server.await_leader();
     let follower = (leader + 1) % 3;
     let (lost, told, granted) = isolated(&server, follower).await;
-    assert!(told < granted, "told {:?} after the next grant", told.saturating_since(granted));
-    assert!(matches!(lost, LossReason::Expired | LossReason::SessionEnded), "{lost:?}");
+    assert!(
+        told < granted,
+        "told {:?} after the next grant",
+        told.saturating_since(granted)
+    );
+    assert!(
+        matches!(lost, LossReason::Expired | LossReason::SessionEnded),
+        "{lost:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,6 +243,13 @@ async fn holder_on_a_leader_that_is_cut_off_is_told_before_the_next_is_granted()
     let server = ZooKeeperServer::builder().members(3).isolatable().start();
     let leader = server.await_leader();
     let (lost, told, granted) = isolated(&server, leader).await;
-    assert!(told < granted, "told {:?} after the next grant", told.saturating_since(granted));
-    assert!(matches!(lost, LossReason::Expired | LossReason::SessionEnded), "{lost:?}");
+    assert!(
+        told < granted,
+        "told {:?} after the next grant",
+        told.saturating_since(granted)
+    );
+    assert!(
+        matches!(lost, LossReason::Expired | LossReason::SessionEnded),
+        "{lost:?}"
+    );
 }

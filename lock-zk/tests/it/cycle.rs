@@ -40,7 +40,12 @@ async fn try_on_a_held_lock_writes_nothing_and_is_not_seen() {
     hold(&a, &claim("n")).await;
     let before = server.writes().expect("counted");
     for _ in 0..50 {
-        assert!(soon(b.try_acquire(&claim("n"))).await.expect("answered").is_none());
+        assert!(
+            soon(b.try_acquire(&claim("n")))
+                .await
+                .expect("answered")
+                .is_none()
+        );
     }
     assert_eq!(server.writes().expect("counted"), before);
     assert_eq!(b.registered_claims(), 0);
@@ -69,9 +74,13 @@ async fn thousand_locks_are_renewed_by_one_read() {
     const LOCKS: usize = 1_000;
     let server = ZooKeeperServer::start();
     let a = client(&server).await;
-    let claims: Vec<_> = (0..LOCKS).map(|label| claim(&format!("n{label}"))).collect();
+    let claims: Vec<_> = (0..LOCKS)
+        .map(|label| claim(&format!("n{label}")))
+        .collect();
     let acquired = claims.iter().map(|claim| a.acquire(claim));
-    let grants = soon(futures_util::future::try_join_all(acquired)).await.expect("granted");
+    let grants = soon(futures_util::future::try_join_all(acquired))
+        .await
+        .expect("granted");
     let grants: Vec<_> = grants.iter().collect();
     let writes = server.writes().expect("counted");
     let packets = received(&server);
@@ -102,7 +111,10 @@ async fn release_wakes_one_waiter_of_many() {
         let task = queue(&b, &claim).await;
         let clients = u64::try_from(place + 1).expect("few");
         // Each has two for itself, and one on whoever is ahead.
-        eventually(|| async { (server.watches().expect("counted") == base + 3 * clients).then_some(()) }).await;
+        eventually(|| async {
+            (server.watches().expect("counted") == base + 3 * clients).then_some(())
+        })
+        .await;
         waiting.push((b, claim, task));
     }
     // A client that goes takes its own watches along.
@@ -139,7 +151,10 @@ async fn ten_thousand_cycles_leave_no_node_and_no_watch() {
         })
         .collect();
     for task in running {
-        tokio::time::timeout(ms(120_000), task).await.expect("in time").expect("no panic");
+        tokio::time::timeout(ms(120_000), task)
+            .await
+            .expect("in time")
+            .expect("no panic");
     }
     assert_eq!(a.registered_claims(), 0);
     assert!(lock_nodes(&server).is_empty());

@@ -42,7 +42,11 @@ pub(crate) fn context() -> Context {
 
 /// A configuration for every member.
 pub(crate) fn config(server: &ZooKeeperServer) -> ZkConfig {
-    let ports: Vec<_> = server.members().iter().map(|member| member.port()).collect();
+    let ports: Vec<_> = server
+        .members()
+        .iter()
+        .map(|member| member.port())
+        .collect();
     config_of(&ports)
 }
 
@@ -50,7 +54,9 @@ pub(crate) fn config_of(ports: &[u16]) -> ZkConfig {
     let config = ZkConfig::new("127.0.0.1", ports[0]);
     ports[1..]
         .iter()
-        .fold(config, |config, port| config.with_server("127.0.0.1", *port))
+        .fold(config, |config, port| {
+            config.with_server("127.0.0.1", *port)
+        })
         .with_chroot(ROOT)
         .with_session_timeout(SESSION)
 }
@@ -60,7 +66,9 @@ pub(crate) async fn connect(config: ZkConfig) -> Arc<ZkBackend> {
     Arc::new(match connecting.await {
         Some(backend) => backend,
         // A server that has just started may be busy with itself.
-        None => eventually(|| async { ZkBackend::connect(config.clone(), context()).await.ok() }).await,
+        None => {
+            eventually(|| async { ZkBackend::connect(config.clone(), context()).await.ok() }).await
+        }
     })
 }
 
@@ -155,7 +163,10 @@ pub(crate) async fn event(
 
 /// Connecting, which is refused.
 pub(crate) async fn refused(config: ZkConfig) -> ErrorKind {
-    soon(config.connect(context())).await.expect_err("refused").kind()
+    soon(config.connect(context()))
+        .await
+        .expect_err("refused")
+        .kind()
 }
 
 /// Ends a session as an operator would.
@@ -172,5 +183,8 @@ pub(crate) async fn kill(server: &ZooKeeperServer, session: i64) {
 /// Nodes of locks below the root.
 pub(crate) fn lock_nodes(server: &ZooKeeperServer) -> Vec<String> {
     let nodes = server.nodes(&format!("{ROOT}/l")).expect("listed");
-    nodes.into_iter().filter(|node| node.matches('/').count() == 4).collect()
+    nodes
+        .into_iter()
+        .filter(|node| node.matches('/').count() == 4)
+        .collect()
 }

@@ -73,7 +73,9 @@ async fn client_whose_own_node_is_removed_looks_at_its_holds_and_makes_it_again(
     let own = || server.nodes(&format!("{ROOT}/c")).expect("listed");
     let before = own();
     assert_eq!(before.len(), 1);
-    let gone = lock_nodes(&server).into_iter().find(|node| node.contains("/lost/"));
+    let gone = lock_nodes(&server)
+        .into_iter()
+        .find(|node| node.contains("/lost/"));
     server.delete(&gone.expect("held")).expect("deleted");
     server.delete(&before[0]).expect("deleted");
     let told = event(&mut events, |event| !matches!(event, Event::Reconnected)).await;
@@ -96,7 +98,9 @@ async fn waiter_whose_node_is_deleted_by_hand_comes_back_to_the_queue() {
     server.delete(&node).expect("deleted");
     let again = || async {
         let nodes = lock_nodes(&server);
-        let there = nodes.iter().any(|now| now.contains(&two.nonce.to_string()) && *now != node);
+        let there = nodes
+            .iter()
+            .any(|now| now.contains(&two.nonce.to_string()) && *now != node);
         there.then_some(())
     };
     eventually(again).await;
@@ -123,7 +127,9 @@ async fn foreign_nodes_are_an_error_and_are_left_alone() {
     let raw = raw(&server).await;
     let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
     let foreign = format!("{ROOT}/l/n/not-a-request");
-    soon(raw.create(&foreign, &[], &options)).await.expect("made");
+    soon(raw.create(&foreign, &[], &options))
+        .await
+        .expect("made");
     let b = client(&server).await;
     for _ in 0..2 {
         let tried = soon(b.try_acquire(&claim("n"))).await.expect_err("foreign");
@@ -146,11 +152,17 @@ async fn hold_without_renewals_ends_at_its_ttl_and_not_before() {
     let short = claim_for("n", ms(700)).with_lease(lock_core::Lease::Fixed);
     let before = crate::fixture::now();
     let grant = hold(&a, &short).await;
-    assert!(grant.validity().expires_at() < before + ms(700) + (crate::fixture::now().saturating_since(before)));
+    assert!(
+        grant.validity().expires_at()
+            < before + ms(700) + (crate::fixture::now().saturating_since(before))
+    );
     let next = claim("n");
     granted(queue(&b, &next).await).await;
     let held = crate::fixture::now().saturating_since(before);
     assert!(held >= ms(700), "replaced after {held:?}");
-    assert!(!soon(a.release(&short)).await.expect("answered"), "it had ended");
+    assert!(
+        !soon(a.release(&short)).await.expect("answered"),
+        "it had ended"
+    );
     assert_eq!(a.registered_claims(), 0);
 }

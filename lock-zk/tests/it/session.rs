@@ -5,8 +5,8 @@ use lock_core::{Backend, Event, LossReason, Renewal};
 use lock_core::{ClientOptions, Locks, Reach};
 
 use crate::fixture::{
-    ROOT, claim, claim_for, client, config, connect, event, eventually, granted, hold, kill, lock_nodes,
-    look, ms, now, queue, renew, soon,
+    ROOT, claim, claim_for, client, config, connect, event, eventually, granted, hold, kill,
+    lock_nodes, look, ms, now, queue, renew, soon,
 };
 
 #[tokio::test]
@@ -20,7 +20,10 @@ async fn lost_session_takes_exactly_its_own_holds_along() {
     let kept = hold(&b, &theirs).await;
     let session = a.session_id();
     kill(&server, session).await;
-    let told = event(&mut events, |event| matches!(event, Event::SessionEnded { .. })).await;
+    let told = event(&mut events, |event| {
+        matches!(event, Event::SessionEnded { .. })
+    })
+    .await;
     let Event::SessionEnded { mut nonces } = told else {
         unreachable!("just matched");
     };
@@ -68,7 +71,9 @@ async fn guard_of_a_lost_session_is_told_that_it_was_the_session() {
     let locks = soon(locks).await.expect("opens");
     let guard = soon(locks.mutex("n").acquire()).await.expect("granted");
     let sessions = server.ephemerals().expect("listed");
-    let holder = sessions.iter().find(|(_, nodes)| nodes.iter().any(|node| node.contains("/l/n/")));
+    let holder = sessions
+        .iter()
+        .find(|(_, nodes)| nodes.iter().any(|node| node.contains("/l/n/")));
     let (session, _) = holder.expect("held");
     kill(&server, *session).await;
     assert_eq!(soon(guard.lost()).await, LossReason::SessionEnded);
@@ -84,10 +89,21 @@ async fn stopped_server_ends_the_session_here_before_it_can_end_there() {
     hold(&a, &held).await;
     let stopped = now();
     server.pause();
-    let told = event(&mut events, |event| matches!(event, Event::SessionEnded { .. })).await;
+    let told = event(&mut events, |event| {
+        matches!(event, Event::SessionEnded { .. })
+    })
+    .await;
     let took = now().saturating_since(stopped);
-    assert_eq!(told, Event::SessionEnded { nonces: vec![held.nonce] });
-    assert!(took <= session + ms(500), "told after {took:?} of a session of {session:?}");
+    assert_eq!(
+        told,
+        Event::SessionEnded {
+            nonces: vec![held.nonce]
+        }
+    );
+    assert!(
+        took <= session + ms(500),
+        "told after {took:?} of a session of {session:?}"
+    );
     server.resume();
     let next = claim("n");
     let new = eventually(|| async { a.try_acquire(&next).await.ok().flatten() }).await;

@@ -5,7 +5,7 @@ use lock_core::Backend;
 use lock_zk::{Fence, ZkBackend};
 
 use crate::fixture::{
-    claim, client, config, context, granted, hold, look, lock_nodes, queue, raw, soon, ROOT,
+    ROOT, claim, client, config, context, granted, hold, lock_nodes, look, queue, raw, soon,
 };
 
 #[tokio::test]
@@ -15,8 +15,13 @@ async fn token_is_the_transaction_that_made_the_node() {
     let one = claim("n");
     let grant = hold(&a, &one).await;
     let fence: &Fence = grant.record().expect("ours");
-    assert_eq!(u64::try_from(fence.czxid()).expect("positive"), grant.token().get());
-    let (_, stat) = soon(raw(&server).await.get_data(fence.path())).await.expect("is there");
+    assert_eq!(
+        u64::try_from(fence.czxid()).expect("positive"),
+        grant.token().get()
+    );
+    let (_, stat) = soon(raw(&server).await.get_data(fence.path()))
+        .await
+        .expect("is there");
     assert_eq!(stat.czxid, fence.czxid());
     assert_eq!(stat.ephemeral_owner, a.session_id());
     assert_eq!(look(&a, "n").await.holders[0].token, grant.token());
@@ -34,7 +39,9 @@ async fn base_is_kept_and_lifts_the_tokens_of_clients_that_do_not_know_it() {
     let base = 1 << 40;
     let mut lifted = context();
     lifted.fence_base = base;
-    let lifted = ZkBackend::connect(config(&server), lifted).await.expect("connects");
+    let lifted = ZkBackend::connect(config(&server), lifted)
+        .await
+        .expect("connects");
     assert!(soon(plain.release(&first)).await.expect("answered"));
     let large = granted(waiting).await;
     assert!(small.token().get() < base && large.token().get() > base);
@@ -44,9 +51,14 @@ async fn base_is_kept_and_lifts_the_tokens_of_clients_that_do_not_know_it() {
     let mut lower = context();
     lower.fence_base = 1 << 20;
     for context in [lower, context()] {
-        let client = ZkBackend::connect(config(&server), context).await.expect("connects");
+        let client = ZkBackend::connect(config(&server), context)
+            .await
+            .expect("connects");
         let claim = claim("n");
-        let grant = soon(client.try_acquire(&claim)).await.expect("answered").expect("free");
+        let grant = soon(client.try_acquire(&claim))
+            .await
+            .expect("answered")
+            .expect("free");
         assert!(grant.token() > large.token());
         assert!(soon(client.release(&claim)).await.expect("answered"));
     }
@@ -60,7 +72,10 @@ async fn tokens_grow_although_the_parent_is_made_anew_and_its_counter_with_it() 
     for _ in 0..3 {
         let claim = claim("n");
         let grant = hold(&a, &claim).await;
-        assert!(lock_nodes(&server)[0].ends_with("-0000000000"), "the counter begins anew");
+        assert!(
+            lock_nodes(&server)[0].ends_with("-0000000000"),
+            "the counter begins anew"
+        );
         assert!(Some(grant.token()) > last);
         last = Some(grant.token());
         assert!(soon(a.release(&claim)).await.expect("answered"));

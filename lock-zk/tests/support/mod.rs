@@ -80,7 +80,18 @@ impl Harness for ZkHarness {
 
     fn supports(&self, fault: Fault) -> bool {
         // There are no scripts, and no clock decides anything.
-        !matches!(fault, Fault::FlushScripts | Fault::StepClock | Fault::Count | Fault::Cut | Fault::BlackHole | Fault::HoldReplies | Fault::DropReplies | Fault::DropPushes | Fault::HoldRequest)
+        !matches!(
+            fault,
+            Fault::FlushScripts
+                | Fault::StepClock
+                | Fault::Count
+                | Fault::Cut
+                | Fault::BlackHole
+                | Fault::HoldReplies
+                | Fault::DropReplies
+                | Fault::DropPushes
+                | Fault::HoldRequest
+        )
     }
 
     fn crosses_processes(&self) -> bool {
@@ -101,7 +112,11 @@ impl Harness for ZkHarness {
             SESSION
         };
         let place = Place {
-            ports: server.members().iter().map(|member| member.port()).collect(),
+            ports: server
+                .members()
+                .iter()
+                .map(|member| member.port())
+                .collect(),
             root: format!("/{}", case.id.replace('.', "-")),
             session,
             login: case.injects(Fault::WrongCredentials),
@@ -160,7 +175,9 @@ impl Place {
     fn claim_root(&self) -> io::Result<()> {
         let config = self.config();
         let connecting = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(async {
                 let context = Context::new(Identity::of_this_process("root"));
                 let backend = config.connect(context).await.map_err(io::Error::other)?;
@@ -172,7 +189,12 @@ impl Place {
 
     fn to_spec(&self) -> String {
         let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
-        format!("{} {} {}", ports.join(","), self.root, self.session.as_millis())
+        format!(
+            "{} {} {}",
+            ports.join(","),
+            self.root,
+            self.session.as_millis()
+        )
     }
 
     fn from_spec(spec: &str) -> Option<Self> {
@@ -198,7 +220,12 @@ struct ZkFaults {
 impl ZkFaults {
     /// A client of the same root with every right there is.
     async fn client(&self) -> io::Result<zk::Client> {
-        let ports: Vec<_> = self.place.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let ports: Vec<_> = self
+            .place
+            .ports
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
         let connecting = zk::Client::connector()
             .with_session_timeout(LONG_SESSION)
             .connect(&ports.join(","))
@@ -263,7 +290,9 @@ impl Faults for ZkFaults {
                 return Ok(());
             }
         }
-        Err(io::Error::other("nodes are made faster than they are removed"))
+        Err(io::Error::other(
+            "nodes are made faster than they are removed",
+        ))
     }
 
     async fn pause_server(&self) -> io::Result<()> {
@@ -306,7 +335,9 @@ impl Faults for ZkFaults {
     }
 
     fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {
-        Ok(Box::new(self.place.config().with_credentials(USER, "wrong battery")))
+        Ok(Box::new(
+            self.place.config().with_credentials(USER, "wrong battery"),
+        ))
     }
 
     async fn obstruct(&self, name: &str) -> io::Result<()> {
