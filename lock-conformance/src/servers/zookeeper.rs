@@ -1,6 +1,6 @@
 //! A ZooKeeper: one server, or an ensemble.
 
-mod jute;
+mod session;
 mod words;
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use self::jute::Session;
+use self::session::Session;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
 use super::firewall::Identity;
@@ -436,7 +436,7 @@ impl ZooKeeperBuilder {
     fn launch(&self, ports: Ports) -> Launch {
         let superuser = format!(
             "-Dzookeeper.DigestAuthenticationProvider.superDigest={}",
-            jute::SUPER_DIGEST
+            session::SUPER_DIGEST
         );
         let mut args: Vec<OsString> = [
             "-Xmx256m",
