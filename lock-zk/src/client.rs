@@ -24,9 +24,6 @@ use crate::tidy::Tidy;
 
 /// How often a parent is made again for a node before something else is said to be wrong.
 const PARENT_TRIES: usize = 8;
-/// How long an answer may take from the connection to whoever waits for it, on a machine that is busy.
-const GRACE: Duration = Duration::from_millis(250);
-
 /// One client of the ensemble, through all of its sessions.
 pub(crate) struct Client {
     pub(crate) config: ZkConfig,
@@ -345,24 +342,9 @@ impl Client {
             false => Arc::clone(own),
         };
         let handle = session.handle(until).await?;
-        let made = match node.made() {
-            Made::Asked if !own.is_over() => {
-                // Answers come in the order of the requests.
-                let later = session.answer(until, handle.sync("/"));
-                tokio::select! {
-                    biased;
-                    made = node.answered() => made,
-                    answered = later => {
-                        answered?;
-                        match self.settled(node, self.now() + GRACE).await {
-                            Some(made) => made,
-                            None => return self.end_unsound(own, handle, until).await,
-                        }
-                    }
-                }
-            }
-            made => made,
-        };
+        // An answer, or the news that its connection has gone, comes in any case.
+        let made = self.settled(node, until).await;
+        let made = made.ok_or(Failure::Unknown(None))?;
         let place = match made {
             Made::There(place) => place,
             Made::Refused(_) => return Ok(Withdrawn::Before),
@@ -384,23 +366,6 @@ impl Client {
         };
         self.tidy.left(&node.queue, self.now());
         Ok(withdrawn)
-    }
-
-    /// A request was overtaken by a later one: this connection does not keep the order that everything
-    /// rests on. Only the end of the session keeps the request from being executed later.
-    async fn end_unsound(
-        &self,
-        session: &Session,
-        handle: zk::Client,
-        until: BootInstant,
-    ) -> Result<Withdrawn, Failure> {
-        tracing::warn!(session = ?session, "answers came out of order: the session is given up");
-        drop(handle);
-        session.end();
-        match session.closed(until).await {
-            true => Ok(Withdrawn::Before),
-            false => Err(Failure::Unknown(None)),
-        }
     }
 
     /// Makes a grant of a claim whose node is the first of its queue.

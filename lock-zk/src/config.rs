@@ -70,7 +70,10 @@ pub struct ZkConfig {
 #[must_use]
 #[cfg_attr(
     not(feature = "tls"),
-    expect(dead_code, reason = "read where there is TLS; refused where there is not")
+    expect(
+        dead_code,
+        reason = "read where there is TLS; refused where there is not"
+    )
 )]
 pub struct TlsConfig {
     pub(crate) ca: PathBuf,

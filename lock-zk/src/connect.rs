@@ -185,12 +185,19 @@ pub(crate) async fn settle(
     until: BootInstant,
 ) -> Result<(), Failure> {
     let handle = session.handle(until).await?;
-    if !session.base_node.is_quiet() {
-        settle_base(session, &handle, until).await?;
-    }
-    if !session.own_node.is_quiet() {
-        settle_own(session, &handle, config, identity, until).await?;
-    }
+    let base = async {
+        match session.base_node.is_quiet() {
+            true => Ok(()),
+            false => settle_base(session, &handle, until).await,
+        }
+    };
+    let own = async {
+        match session.own_node.is_quiet() {
+            true => Ok(()),
+            false => settle_own(session, &handle, config, identity, until).await,
+        }
+    };
+    futures_util::try_join!(base, own)?;
     session.settled.send_modify(|times| *times += 1);
     Ok(())
 }
@@ -230,25 +237,26 @@ async fn settle_own(
     until: BootInstant,
 ) -> Result<(), Failure> {
     let path = own_path(session.name());
+    let ephemeral = zk::CreateMode::Ephemeral.with_acls(acls(config));
     for _ in 0..TRIES {
-        match session
-            .answer(until, handle.get_and_watch_data(&path))
-            .await
-        {
-            Ok((_, _, watcher)) => {
-                session.own_node.set(watcher);
-                return Ok(());
-            }
-            Err(Failure::Refused(zk::Error::NoNode)) => {}
-            Err(failure) => return Err(failure),
-        }
-        let ephemeral = zk::CreateMode::Ephemeral.with_acls(acls(config));
+        // In one round trip; mostly it is there only when the alarm rang.
         let create = handle.create(&path, identity.as_bytes(), &ephemeral);
-        match session.answer(until, create).await {
+        let watch = handle.get_and_watch_data(&path);
+        let (created, watched) =
+            futures_util::join!(session.answer(until, create), session.answer(until, watch));
+        if let Ok((_, _, watcher)) = watched {
+            session.own_node.set(watcher);
+            return Ok(());
+        }
+        match created {
             Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => {}
             Err(Failure::Refused(zk::Error::NoNode)) => {
                 make_container(session, handle, config, CLIENTS, until).await?;
             }
+            Err(failure) => return Err(failure),
+        }
+        match watched {
+            Ok(_) | Err(Failure::Refused(zk::Error::NoNode)) => {}
             Err(failure) => return Err(failure),
         }
     }

@@ -61,15 +61,10 @@ pub(crate) fn config_of(ports: &[u16]) -> ZkConfig {
         .with_session_timeout(SESSION)
 }
 
+/// A client; a server that has just started may be busy with itself.
 pub(crate) async fn connect(config: ZkConfig) -> Arc<ZkBackend> {
-    let connecting = async { ZkBackend::connect(config.clone(), context()).await.ok() };
-    Arc::new(match connecting.await {
-        Some(backend) => backend,
-        // A server that has just started may be busy with itself.
-        None => {
-            eventually(|| async { ZkBackend::connect(config.clone(), context()).await.ok() }).await
-        }
-    })
+    let connect = || Box::pin(ZkBackend::connect(config.clone(), context()));
+    Arc::new(eventually(|| async { connect().await.ok() }).await)
 }
 
 pub(crate) async fn client(server: &ZooKeeperServer) -> Arc<ZkBackend> {

@@ -4,12 +4,14 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use lock_conformance::fault::Proxy;
+use futures_util::future::BoxFuture;
+use lock_conformance::fault::jute::request;
+use lock_conformance::fault::{Call, Protocol, Proxy};
 use lock_conformance::servers::{StartError, ZooKeeperServer, missing_is_allowed};
 use lock_conformance::{
     Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
 };
-use lock_core::{Connect, Context, Identity};
+use lock_core::{Clock, Connect, Context, Identity};
 use lock_zk::ZkConfig;
 use lock_zk::zookeeper_client as zk;
 
@@ -21,6 +23,8 @@ const SESSION: Duration = Duration::from_millis(1500);
 const LONG_SESSION: Duration = Duration::from_secs(12);
 /// That of cases that count: a machine that is busy does not end one.
 const COUNTED_SESSION: Duration = Duration::from_secs(6);
+/// How long the answer to a late copy is waited for on a connection that the server may have closed.
+const LATE: Duration = Duration::from_secs(1);
 const USER: &str = "app";
 const PASSWORD: &str = "correct horse";
 
@@ -80,18 +84,7 @@ impl Harness for ZkHarness {
 
     fn supports(&self, fault: Fault) -> bool {
         // There are no scripts, and no clock decides anything.
-        !matches!(
-            fault,
-            Fault::FlushScripts
-                | Fault::StepClock
-                | Fault::Count
-                | Fault::Cut
-                | Fault::BlackHole
-                | Fault::HoldReplies
-                | Fault::DropReplies
-                | Fault::DropPushes
-                | Fault::HoldRequest
-        )
+        !matches!(fault, Fault::FlushScripts | Fault::StepClock)
     }
 
     fn crosses_processes(&self) -> bool {
@@ -125,7 +118,7 @@ impl Harness for ZkHarness {
             place.claim_root()?;
         }
         let faults = Arc::new(ZkFaults {
-            proxy: Proxy::start(server.addr()),
+            proxy: Proxy::start_with(server.addr(), Protocol::Jute),
             server,
             place: place.clone(),
             obstacles: Mutex::new(Vec::new()),
@@ -135,8 +128,13 @@ impl Harness for ZkHarness {
             ..place.clone()
         };
         let connector = |place: Place| move || -> Box<dyn Connect> { Box::new(place.config()) };
-        Ok(Arena::new(connector(place.clone()))
-            .with_proxied(connector(proxied))
+        // What is counted passes the proxy, which reads it.
+        let plain = match case.injects(Fault::Count) {
+            true => &proxied,
+            false => &place,
+        };
+        Ok(Arena::new(connector(plain.clone()))
+            .with_proxied(connector(proxied.clone()))
             .with_spec(place.to_spec())
             .with_faults(faults))
     }
@@ -305,6 +303,82 @@ impl Faults for ZkFaults {
         Ok(())
     }
 
+    async fn cut(&self) -> io::Result<()> {
+        self.proxy.cut();
+        Ok(())
+    }
+
+    async fn black_hole(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.black_hole(),
+            false => self.proxy.heal(),
+        }
+        Ok(())
+    }
+
+    async fn hold_replies(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.hold_replies(),
+            false => self.proxy.release_replies(),
+        }
+        Ok(())
+    }
+
+    async fn drop_replies(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.drop_replies(),
+            false => self.proxy.release_replies(),
+        }
+        Ok(())
+    }
+
+    async fn drop_pushes(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.drop_pushes(),
+            false => self.proxy.pass_pushes(),
+        }
+        Ok(())
+    }
+
+    /// Holds what would change something, or ask about one node: looking at a queue is of no interest.
+    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
+        let text = escaped(text);
+        self.proxy.hold_requests_matching(move |message| {
+            request(message).is_some_and(|request| {
+                let look = matches!(request.name.as_str(), "getChildren2" | "sync");
+                !look && request.path.contains(&text)
+            })
+        });
+        Ok(Box::new(Held(&self.proxy)))
+    }
+
+    /// Without a look at a queue that is sent together with a request for a node in it, and without what
+    /// a session does for itself: `sync`, which is a heartbeat or goes together with a look, and the list
+    /// of everything that the session owns.
+    async fn commands_during(&self, work: BoxFuture<'_, ()>) -> io::Result<Vec<String>> {
+        self.proxy.clear_calls();
+        work.await;
+        let mut looked_at = Vec::new();
+        let mut commands = Vec::new();
+        for Call { name, path, .. } in self.proxy.calls() {
+            match name.as_str() {
+                "sync" | "getEphemerals" => continue,
+                "create2" => {
+                    looked_at.extend(path.rsplit_once('/').map(|(queue, _)| queue.to_owned()))
+                }
+                "getChildren2" => {
+                    if let Some(at) = looked_at.iter().position(|queue| *queue == path) {
+                        looked_at.swap_remove(at);
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            commands.push(format!("{name} {}", path.replace("%2F", "/")));
+        }
+        Ok(commands)
+    }
+
     async fn records(&self) -> io::Result<Vec<String>> {
         let nodes = self.nodes(&self.client().await?).await?;
         Ok(nodes.into_iter().map(|(path, _)| path).collect())
@@ -354,6 +428,29 @@ impl Faults for ZkFaults {
             .await
             .map_err(io::Error::other)?;
         self.obstacles.lock().expect("not poisoned").push(client);
+        Ok(())
+    }
+}
+
+/// A request that the proxy keeps.
+struct Held<'a>(&'a Proxy);
+
+#[async_trait]
+impl HeldRequest for Held<'_> {
+    async fn caught(&self) -> io::Result<()> {
+        self.0.until(TOOLS, |stats| stats.held_requests > 0).await;
+        Ok(())
+    }
+
+    async fn deliver(&self) -> io::Result<()> {
+        let before = self.0.stats();
+        self.0.deliver_held();
+        let answered = self
+            .0
+            .until(TOOLS, |stats| stats.late_replies > before.late_replies);
+        // A server closes the old connection when the session comes back by another one: then it takes
+        // nothing from it any more, and there is no answer.
+        let _ = Clock::system().timeout(LATE, answered).await;
         Ok(())
     }
 }
