@@ -1,5 +1,6 @@
 //! The handle of a held lock.
 
+use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -63,6 +64,13 @@ impl Guard {
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.hold().claim().ttl
+    }
+
+    /// What the backend kept with this grant: the way to its own tools, such as a fence for data in
+    /// the same store. `None` when it kept nothing, or something else.
+    #[must_use]
+    pub fn record<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.hold().grant().record()
     }
 
     /// How long the lock may still be acted on, if nothing renews it; zero once it is lost.

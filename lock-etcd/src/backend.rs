@@ -297,7 +297,8 @@ impl EtcdBackend {
     async fn put_in_place(&self, waiting: &Claim, next: &Claim) -> Result<Replaced> {
         let client = &self.client;
         // A request under way is answered first: then it is known where the claim stands.
-        while let Outcome::NotYet(mut heard) = client.book.peek(waiting.nonce) {
+        while let Some(mut heard) = client.book.under_way(waiting.nonce) {
+            // An error says that the entry is gone; so does the next look.
             let _ = heard.changed().await;
         }
         if client.book.holds(waiting.nonce) {

@@ -284,6 +284,13 @@ impl Book {
         }
     }
 
+    /// As [`outcome`](Self::outcome), only looking: core is told nothing yet.
+    pub(crate) fn under_way(&self, nonce: Nonce) -> Option<Heard> {
+        let pages = self.lock();
+        let entry = pages.entries.get(&nonce).filter(|entry| entry.asking)?;
+        Some(entry.heard.subscribe())
+    }
+
     /// Whether this claim is registered and will have an outcome, so that one can wait for it.
     pub(crate) fn expects(&self, nonce: Nonce) -> bool {
         let pages = self.lock();

@@ -326,6 +326,38 @@ impl Client {
         });
     }
 
+    /// Writes `next` over `waiting`, in the same place of the queue; whether that was there.
+    pub(crate) async fn replace(
+        self: &Arc<Self>,
+        waiting: &Claim,
+        next: &Claim,
+        lease: LeaseUse,
+    ) -> Result<bool> {
+        lease.confirmed().await?;
+        let id = lease.id;
+        let Some((held, value)) = self.book.begin_replacing(waiting.nonce, next, lease) else {
+            return Ok(false);
+        };
+        next.progress.report(Reach::Sent);
+        let (client, waiting, next) = (Arc::clone(self), waiting.nonce, next.nonce);
+        // In a task of its own, as all that writes a claim.
+        let writing = tokio::spawn(async move {
+            let txn = txn::replace(&held, value, id);
+            let written = client.txn("replace", txn, client.by()).await;
+            match &written {
+                Ok(found) if found.succeeded => client.book.replaced(waiting, next, client.now()),
+                Ok(_) => client.book.not_replaced(next, true),
+                Err(stopped) => client.book.not_replaced(next, stopped.is_certain()),
+            }
+            written
+                .map(|found| found.succeeded)
+                .map_err(|stopped| stopped.into_error("replace"))
+        });
+        writing
+            .await
+            .unwrap_or_else(|ended| Err(protocol("replace", ended.to_string())))
+    }
+
     /// Waits until the request of `nonce` has been answered or given up.
     pub(crate) async fn answered(&self, nonce: Nonce) -> Outcome {
         loop {

@@ -5,6 +5,7 @@ mod faulty;
 mod in_line;
 mod loss;
 mod outage;
+mod record;
 mod reentrancy;
 mod shutdown;
 mod threads;
