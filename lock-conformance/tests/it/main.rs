@@ -2,9 +2,11 @@
 #![cfg(feature = "servers")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
 
+mod etcd;
 mod guarantees;
 mod proxy;
 mod servers;
+mod zookeeper;
 
 use std::thread;
 use std::time::Duration;
