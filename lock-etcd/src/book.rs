@@ -33,7 +33,7 @@ pub(crate) struct Slot {
 struct Entry {
     claim: Claim,
     slot: Arc<Slot>,
-    lease: Arc<LeaseUse>,
+    lease: LeaseUse,
     value: Vec<u8>,
     /// The revision at which the key was created; `None` as long as it is not known to have been.
     created: Option<i64>,
@@ -162,7 +162,7 @@ impl Book {
             value: Record::of(claim).encode(),
             claim: claim.clone(),
             slot,
-            lease: Arc::new(lease),
+            lease,
             created: None,
             stage: Stage::Asking,
             asking: true,
@@ -198,7 +198,7 @@ impl Book {
     /// Its lease is over: it asks again on another one.
     pub(crate) fn take_other_lease(&self, nonce: Nonce, lease: LeaseUse) {
         if let Some(entry) = self.lock().entries.get_mut(&nonce) {
-            entry.lease = Arc::new(lease);
+            entry.lease = lease;
         }
     }
 
@@ -377,7 +377,7 @@ impl Book {
         let entry = Entry {
             claim: next.clone(),
             slot: Arc::clone(&old.slot),
-            lease: Arc::new(lease),
+            lease,
             value: value.clone(),
             created: old.created,
             stage: Stage::Asking,

@@ -1,7 +1,5 @@
 //! Proof, inside of etcd, that a lock is still held.
 
-use std::sync::Arc;
-
 use etcd_client::{Compare, CompareOp};
 use lock_core::{Grant, Guard};
 
@@ -46,7 +44,7 @@ impl Fence {
 
     /// The fence of a lock that is held; `None` when its backend is not etcd.
     #[must_use]
-    pub fn of(guard: &Guard) -> Option<Arc<Self>> {
+    pub fn of(guard: &Guard) -> Option<&Self> {
         guard.record()
     }
 

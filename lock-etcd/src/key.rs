@@ -82,7 +82,7 @@ impl Keys {
 
     /// The name in a holder's or waiter's key.
     pub(crate) fn name_of(&self, key: &[u8]) -> Option<LockName> {
-        LockName::new(unescape(self.parts(key)?.name)?).ok()
+        LockName::new(&unescape(self.parts(key)?.name)?).ok()
     }
 }
 

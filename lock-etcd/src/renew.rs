@@ -268,7 +268,8 @@ pub(crate) async fn keep(client: Arc<Client>) {
 /// with its TTL.
 pub(crate) async fn revoke(client: Arc<Client>, mut done: mpsc::UnboundedReceiver<i64>) {
     while let Some(lease) = done.recv().await {
-        client.revoke_now(lease).await;
+        // Logged where it failed.
+        let _ = client.revoke_now(lease).await;
     }
 }
 
