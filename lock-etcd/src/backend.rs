@@ -93,9 +93,8 @@ impl EtcdBackend {
         ));
         let live = connection.ready("connect", client.by()).await?;
         let stream = watch::open(&client, live).await?;
-        let spawn = |work: futures_core::future::BoxFuture<'static, ()>| {
-            tokio::spawn(work).abort_handle()
-        };
+        let spawn =
+            |work: futures_core::future::BoxFuture<'static, ()>| tokio::spawn(work).abort_handle();
         let tasks = vec![
             spawn(Box::pin(connection.supervise())),
             spawn(Box::pin(follow(Arc::clone(&client), changes))),

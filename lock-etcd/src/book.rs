@@ -105,7 +105,11 @@ pub(crate) enum Leaving {
     /// To wait until the request that is under way is answered or given up.
     Later(Heard),
     /// To delete this key. `held` when core was given the lock.
-    Delete { held: Held, name: Vec<u8>, granted: bool },
+    Delete {
+        held: Held,
+        name: Vec<u8>,
+        granted: bool,
+    },
     /// To make sure that the request which was given up can do nothing, and has done nothing.
     Bury { put: Put, lease: Arc<Lease> },
 }
@@ -786,10 +790,12 @@ impl Pages {
     }
 
     fn waits(&self) -> impl Iterator<Item = (&Entry, &Wait)> {
-        self.entries.values().filter_map(|entry| match &entry.stage {
-            Stage::Waiting(wait) => Some((entry, wait)),
-            _ => None,
-        })
+        self.entries
+            .values()
+            .filter_map(|entry| match &entry.stage {
+                Stage::Waiting(wait) => Some((entry, wait)),
+                _ => None,
+            })
     }
 
     fn tell(&self, nonce: Nonce) {

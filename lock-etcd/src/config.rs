@@ -101,8 +101,12 @@ impl EtcdConfig {
         config.credentials = match (url.username(), url.password()) {
             (Some(user), Some(password)) => Some((user.to_owned(), password.to_owned())),
             (None, None) => None,
-            (Some(_), None) => return Err(invalid("connect", "the URL has a user but no password")),
-            (None, Some(_)) => return Err(invalid("connect", "the URL has a password but no user")),
+            (Some(_), None) => {
+                return Err(invalid("connect", "the URL has a user but no password"));
+            }
+            (None, Some(_)) => {
+                return Err(invalid("connect", "the URL has a password but no user"));
+            }
         };
         let path = url.path().strip_prefix('/').unwrap_or_default();
         if !path.is_empty() {
@@ -112,7 +116,10 @@ impl EtcdConfig {
             None | Some("false") => false,
             Some("true") => true,
             Some(other) => {
-                return Err(invalid("connect", format!("tls is true or false, not {other:?}")));
+                return Err(invalid(
+                    "connect",
+                    format!("tls is true or false, not {other:?}"),
+                ));
             }
         };
         let (ca, cert, key) = (url.take("ca"), url.take("cert"), url.take("key"));
@@ -152,7 +159,10 @@ impl EtcdConfig {
 
     pub(crate) fn validate(&self) -> Result<()> {
         if self.endpoints.is_empty() {
-            return Err(invalid("connect", "an etcd:// URL names at least one server"));
+            return Err(invalid(
+                "connect",
+                "an etcd:// URL names at least one server",
+            ));
         }
         if let Some(why) = prefix_refusal(&self.prefix) {
             return Err(invalid("connect", why));
@@ -197,7 +207,11 @@ mod tests {
             read("etcd://app:p%40ss@a:1,[::1]:2,c/team/locks?tls=true&ca=/ca.pem").expect("reads");
         assert_eq!(
             config.endpoints,
-            [("a".into(), 1), ("::1".into(), 2), ("c".into(), DEFAULT_PORT)]
+            [
+                ("a".into(), 1),
+                ("::1".into(), 2),
+                ("c".into(), DEFAULT_PORT)
+            ]
         );
         assert_eq!(config.credentials, Some(("app".into(), "p@ss".into())));
         assert_eq!(config.prefix, "team/locks");

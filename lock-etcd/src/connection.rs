@@ -187,7 +187,12 @@ impl Connection {
     }
 
     /// Awaits an answer; one that is slow has the connection looked at meanwhile.
-    async fn answered<F: Future>(&self, live: &Live, by: BootInstant, answer: F) -> Option<F::Output> {
+    async fn answered<F: Future>(
+        &self,
+        live: &Live,
+        by: BootInstant,
+        answer: F,
+    ) -> Option<F::Output> {
         let mut answer = std::pin::pin!(answer);
         let patience = by.min(self.clock.now() + PATIENCE);
         if let Some(answer) = self.clock.timeout_at(patience, &mut answer).await {
@@ -218,7 +223,11 @@ impl Connection {
             _ => false,
         });
         if let Some(member) = member {
-            tracing::info!(member = self.members[member].address(), why, "connection lost");
+            tracing::info!(
+                member = self.members[member].address(),
+                why,
+                "connection lost"
+            );
             // Another member is tried first.
             self.first
                 .store((member + 1) % self.members.len(), Ordering::Relaxed);
@@ -328,7 +337,11 @@ impl Connection {
         trying.extend(waiting.next().map(|member| self.attempt(member)));
         while !trying.is_empty() {
             let next_one = self.clock.now() + STAGGER;
-            let until = if waiting.len() > 0 { next_one.min(by) } else { by };
+            let until = if waiting.len() > 0 {
+                next_one.min(by)
+            } else {
+                by
+            };
             match self.clock.timeout_at(until, trying.next()).await {
                 Some(Some(Ok(live))) => return Ok(live),
                 Some(Some(Err(error))) => {
@@ -347,7 +360,10 @@ impl Connection {
         Err(failed.unwrap_or_else(|| {
             unavailable(
                 "connect",
-                format!("no answer within {:?} from {:?}", self.call_timeout, self.config.endpoints),
+                format!(
+                    "no answer within {:?} from {:?}",
+                    self.call_timeout, self.config.endpoints
+                ),
             )
         }))
     }

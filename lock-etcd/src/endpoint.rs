@@ -46,7 +46,11 @@ impl Member {
                 true => format!("[{host}]:{port}"),
                 false => format!("{host}:{port}"),
             };
-            let scheme = if config.tls.is_some() { "https" } else { "http" };
+            let scheme = if config.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
             let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
                 .map_err(|source| {
                     invalid("connect", format!("{address} is no address")).with_source(source)
@@ -124,9 +128,9 @@ fn encrypted(endpoint: Endpoint, host: &str, config: &EtcdConfig) -> Result<Endp
     if let Some((cert, key)) = &tls.identity {
         settings = settings.identity(Identity::from_pem(read(cert)?, read(key)?));
     }
-    endpoint.tls_config(settings).map_err(|source| {
-        invalid("connect", "the TLS settings cannot be used").with_source(source)
-    })
+    endpoint
+        .tls_config(settings)
+        .map_err(|source| invalid("connect", "the TLS settings cannot be used").with_source(source))
 }
 
 #[cfg(not(feature = "tls"))]

@@ -202,15 +202,43 @@ mod tests {
     #[test]
     fn answers_are_told_apart() {
         for (code, text, meaning) in [
-            (Code::Unavailable, "etcdserver: no leader", Meaning::Elsewhere),
-            (Code::Unavailable, "etcdserver: leader changed", Meaning::Unknown),
-            (Code::Unavailable, "etcdserver: request timed out", Meaning::Unknown),
-            (Code::Unavailable, "etcdserver: server stopped", Meaning::Unknown),
+            (
+                Code::Unavailable,
+                "etcdserver: no leader",
+                Meaning::Elsewhere,
+            ),
+            (
+                Code::Unavailable,
+                "etcdserver: leader changed",
+                Meaning::Unknown,
+            ),
+            (
+                Code::Unavailable,
+                "etcdserver: request timed out",
+                Meaning::Unknown,
+            ),
+            (
+                Code::Unavailable,
+                "etcdserver: server stopped",
+                Meaning::Unknown,
+            ),
             (Code::Unavailable, "transport error", Meaning::Unknown),
             (Code::Cancelled, "operation was canceled", Meaning::Unknown),
-            (Code::PermissionDenied, "etcdserver: permission denied", Meaning::Denied),
-            (Code::Unauthenticated, "etcdserver: invalid auth token", Meaning::Denied),
-            (Code::InvalidArgument, "etcdserver: user name is empty", Meaning::Denied),
+            (
+                Code::PermissionDenied,
+                "etcdserver: permission denied",
+                Meaning::Denied,
+            ),
+            (
+                Code::Unauthenticated,
+                "etcdserver: invalid auth token",
+                Meaning::Denied,
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: user name is empty",
+                Meaning::Denied,
+            ),
             (
                 Code::InvalidArgument,
                 "etcdserver: authentication failed, invalid user ID or password",
@@ -221,7 +249,11 @@ mod tests {
                 "etcdserver: revision of auth store is old",
                 Meaning::StaleToken,
             ),
-            (Code::InvalidArgument, "etcdserver: request is too large", Meaning::Refused),
+            (
+                Code::InvalidArgument,
+                "etcdserver: request is too large",
+                Meaning::Refused,
+            ),
             (
                 Code::ResourceExhausted,
                 "etcdserver: mvcc: database space exceeded",
@@ -247,12 +279,18 @@ mod tests {
         let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         let broken = Status::from_error(Box::new(reset));
         let failure = Failure::from(etcd_client::Error::GRpcStatus(broken));
-        assert_eq!(failure.into_error("acquire").kind(), ErrorKind::Indeterminate);
+        assert_eq!(
+            failure.into_error("acquire").kind(),
+            ErrorKind::Indeterminate
+        );
     }
 
     #[test]
     fn source_is_the_clients_own_error() {
-        let error = Failure::from(status(Code::PermissionDenied, "etcdserver: permission denied"));
+        let error = Failure::from(status(
+            Code::PermissionDenied,
+            "etcdserver: permission denied",
+        ));
         let error = error.into_error("acquire");
         let source = StdError::source(&error).expect("a source");
         assert!(source.downcast_ref::<etcd_client::Error>().is_some());

@@ -155,7 +155,10 @@ mod tests {
     fn keys_read_as_documented() {
         let keys = Keys::new("distlock", "c1");
         let text = |key: Vec<u8>| String::from_utf8(key).expect("UTF-8");
-        assert_eq!(text(keys.slot(&name("a/b%"), 1)), "distlock/l/a%2Fb%25/c1/1");
+        assert_eq!(
+            text(keys.slot(&name("a/b%"), 1)),
+            "distlock/l/a%2Fb%25/c1/1"
+        );
         assert_eq!(text(keys.inbox()), "distlock/b/c1");
         assert_eq!(text(keys.generation(255)), "distlock/g/00000000000000ff");
         assert_eq!(text(keys.names_from("a/")), "distlock/l/a%2F");
@@ -171,7 +174,14 @@ mod tests {
     #[test]
     fn what_is_no_lock_key_has_no_name() {
         let keys = Keys::new("p", "c");
-        for key in ["p/l/a", "p/l/a/c", "p/l/a/c/x", "p/g/1", "q/l/a/c/0", "p/l/%2X/c/0"] {
+        for key in [
+            "p/l/a",
+            "p/l/a/c",
+            "p/l/a/c/x",
+            "p/g/1",
+            "q/l/a/c/0",
+            "p/l/%2X/c/0",
+        ] {
             assert_eq!(keys.name_of(key.as_bytes()), None, "{key}");
         }
     }

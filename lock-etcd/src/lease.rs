@@ -134,13 +134,21 @@ impl Lease {
     /// Whether it is certainly there at `now`.
     pub(crate) fn is_valid(&self, now: BootInstant) -> bool {
         let state = self.lock();
-        !state.over && state.validity.is_some_and(|validity| validity.expires_at() > now)
+        !state.over
+            && state
+                .validity
+                .is_some_and(|validity| validity.expires_at() > now)
     }
 
     /// When less than two thirds of it are left; `None` as long as the server has not granted it.
     pub(crate) fn ages_at(&self) -> Option<BootInstant> {
         let state = self.lock();
-        Some(state.validity?.expires_at().saturating_sub(state.ttl * 2 / 3))
+        Some(
+            state
+                .validity?
+                .expires_at()
+                .saturating_sub(state.ttl * 2 / 3),
+        )
     }
 
     /// How often its unanswered requests were given up; part of every request to acquire.

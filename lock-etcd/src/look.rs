@@ -91,9 +91,8 @@ impl Client {
 
     fn token(&self, op: &'static str, created: i64) -> Result<FencingToken> {
         let revision = u64::try_from(created).unwrap_or_default();
-        FencingToken::new(revision.saturating_add(self.fence_base)).map_err(|source| {
-            Error::new(ErrorKind::Protocol, op).with_source(source)
-        })
+        FencingToken::new(revision.saturating_add(self.fence_base))
+            .map_err(|source| Error::new(ErrorKind::Protocol, op).with_source(source))
     }
 
     pub(crate) async fn list(&self, prefix: &str, cursor: &Cursor) -> Result<Page> {

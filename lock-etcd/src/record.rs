@@ -92,7 +92,13 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_not_read_as_one() {
-        for value in ["", "not a lock", "distlock1", "distlock2\t\t\t\t", "distlock1\tx\t1\t1\t1 h l"] {
+        for value in [
+            "",
+            "not a lock",
+            "distlock1",
+            "distlock2\t\t\t\t",
+            "distlock1\tx\t1\t1\t1 h l",
+        ] {
             assert_eq!(Record::decode(value.as_bytes()), None, "{value}");
         }
         assert_eq!(Record::decode(&[0xff]), None);

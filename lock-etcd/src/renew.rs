@@ -45,7 +45,9 @@ impl Client {
                 }
             };
             let answer = connection.call("acquire", by, granting).await;
-            let sent = sent.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let sent = sent
+                .into_inner()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             match answer {
                 Ok(granted) => {
                     connection.heard(granted.header());
@@ -241,7 +243,10 @@ pub(crate) async fn keep(client: Arc<Client>) {
     loop {
         let now = clock.now();
         let mut next = now + ROUND;
-        for due in [client.leases.end_idle(IDLE), client.book.end_idle_watches(now)] {
+        for due in [
+            client.leases.end_idle(IDLE),
+            client.book.end_idle_watches(now),
+        ] {
             next = due.map_or(next, |due| next.min(due));
         }
         let waited_on = client.book.waited_on();
@@ -260,7 +265,9 @@ pub(crate) async fn keep(client: Arc<Client>) {
                 next = next.min(clock.now() + RETRY);
             }
         }
-        clock.sleep_until(next.max(now + Duration::from_millis(10))).await;
+        clock
+            .sleep_until(next.max(now + Duration::from_millis(10)))
+            .await;
     }
 }
 

@@ -211,7 +211,9 @@ fn hear(client: &Arc<Client>, response: &WatchResponse) -> Heard {
         };
     }
     if response.created() {
-        let revision = response.header().map_or(i64::MAX, etcd_client::ResponseHeader::revision);
+        let revision = response
+            .header()
+            .map_or(i64::MAX, etcd_client::ResponseHeader::revision);
         client.book.watch_confirmed(id, revision, now);
         return Heard::Fine;
     }

@@ -31,7 +31,11 @@ fn deletion_that_was_heard_before_its_follower_came_is_not_missed() {
     let (found, _) = follow.begin(b"a/", b"a/0", 11, at(0));
     assert_eq!(found, Following::Gone);
     let (found, _) = follow.begin(b"a/", b"a/0", 13, at(0));
-    assert_eq!(found, Following::Watching, "that was the key's earlier life");
+    assert_eq!(
+        found,
+        Following::Watching,
+        "that was the key's earlier life"
+    );
     let (found, _) = follow.begin(b"a/", b"a/1", 11, at(0));
     assert_eq!(found, Following::Watching, "that was another key");
 }
@@ -42,7 +46,10 @@ fn watch_that_is_not_confirmed_promises_nothing() {
     let (found, order) = follow.begin(b"a/", b"a/0", 5, at(0));
     assert_eq!(found, Following::NotYet);
     assert!(order.is_some());
-    assert_eq!(follow.begin(b"a/", b"a/0", 5, at(0)), (Following::NotYet, None));
+    assert_eq!(
+        follow.begin(b"a/", b"a/0", 5, at(0)),
+        (Following::NotYet, None)
+    );
 }
 
 #[test]

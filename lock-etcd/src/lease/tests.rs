@@ -26,7 +26,11 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn kept_claims_of_one_ttl_share_a_lease_and_others_do_not() {
     let f = fixture();
-    let (a, b, c) = (f.leases.shared(10), f.leases.shared(10), f.leases.shared(20));
+    let (a, b, c) = (
+        f.leases.shared(10),
+        f.leases.shared(10),
+        f.leases.shared(20),
+    );
     assert!(a.new && !b.new && c.new);
     assert_eq!(a.lease.id, b.lease.id);
     assert_ne!(a.lease.id, c.lease.id);
