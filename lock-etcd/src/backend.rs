@@ -86,11 +86,11 @@ impl EtcdBackend {
         let client = Arc::new(Client::new(
             Arc::clone(&connection),
             keys.clone(),
-            Book::new(keys, context.fence_base, order),
+            Book::new(keys, order),
             Arc::new(Leases::new(clock, done)),
-            context.fence_base,
             tell,
         ));
+        client.learn_base(context.fence_base).await?;
         let live = connection.ready("connect", client.by()).await?;
         let stream = watch::open(&client, live).await?;
         let spawn =

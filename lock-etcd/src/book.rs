@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lock_core::{
-    BootInstant, Claim, Error, FencingToken, Grant, Lease as Keeping, LockName, Nonce, Reach,
-};
+use lock_core::{BootInstant, Claim, Error, Grant, Lease as Keeping, LockName, Nonce, Reach};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::base::{self, Base, Bases};
 use crate::error::{invalid, protocol};
 use crate::fence::Fence;
 use crate::follow::{Follow, Following, Order};
@@ -34,7 +33,8 @@ struct Entry {
     claim: Claim,
     slot: Arc<Slot>,
     lease: LeaseUse,
-    value: Vec<u8>,
+    /// The base of its token, as last proved to the server.
+    base: u64,
     /// The revision at which the key was created; `None` as long as it is not known to have been.
     created: Option<i64>,
     stage: Stage,
@@ -126,7 +126,7 @@ pub(crate) struct Due {
 #[derive(Debug)]
 pub(crate) struct Book {
     keys: Keys,
-    fence_base: u64,
+    pub(crate) bases: Bases,
     pages: Mutex<Pages>,
     orders: mpsc::UnboundedSender<Order>,
     /// Some place is due earlier than before.
@@ -145,10 +145,10 @@ struct Pages {
 }
 
 impl Book {
-    pub(crate) fn new(keys: Keys, fence_base: u64, orders: mpsc::UnboundedSender<Order>) -> Self {
+    pub(crate) fn new(keys: Keys, orders: mpsc::UnboundedSender<Order>) -> Self {
         Self {
+            bases: Bases::new(keys.base()),
             keys,
-            fence_base,
             pages: Mutex::default(),
             orders,
             hurry: Notify::new(),
@@ -163,7 +163,7 @@ impl Book {
         }
         let slot = pages.free_slot(&self.keys, &claim.name);
         let entry = Entry {
-            value: Record::of(claim).encode(),
+            base: 0,
             claim: claim.clone(),
             slot,
             lease,
@@ -180,9 +180,14 @@ impl Book {
 
     /// What to ask for `nonce` with, and on which lease; `None` when it is not wanted any more.
     pub(crate) fn put(&self, nonce: Nonce) -> Option<(Put, Arc<Lease>)> {
-        let pages = self.lock();
-        let entry = pages.entries.get(&nonce).filter(|entry| !entry.leaving)?;
-        Some((entry.put(&self.keys), Arc::clone(&entry.lease)))
+        let base = self.bases.latest();
+        let mut pages = self.lock();
+        let entry = pages
+            .entries
+            .get_mut(&nonce)
+            .filter(|entry| !entry.leaving)?;
+        entry.base = base.value;
+        Some((entry.put(&self.keys, base), Arc::clone(&entry.lease)))
     }
 
     /// Its key is taken, by something that this client does not know: it gets another one.
@@ -339,7 +344,7 @@ impl Book {
             },
             // Gone with its lease, and so is every request that needs it.
             None if entry.unanswered => Leaving::Bury {
-                put: entry.put(&self.keys),
+                put: entry.put(&self.keys, self.bases.latest()),
                 lease: Arc::clone(&entry.lease),
             },
             None => Leaving::Nothing,
@@ -377,12 +382,12 @@ impl Book {
         let mut pages = self.lock();
         let old = pages.entries.get(&waiting)?;
         let held = old.held()?;
-        let value = Record::of(next).encode();
+        let value = Record::of(next, old.base).encode();
         let entry = Entry {
             claim: next.clone(),
             slot: Arc::clone(&old.slot),
             lease,
-            value: value.clone(),
+            base: old.base,
             created: old.created,
             stage: Stage::Asking,
             asking: true,
@@ -457,33 +462,64 @@ impl Book {
         }
     }
 
-    /// A key was deleted at `revision`: those who wait right behind it are next, or look who is.
-    pub(crate) fn deleted(&self, id: i64, key: &[u8], revision: i64, now: BootInstant) {
+    /// A key was deleted at `revision`. Answers who is next, if its own key was there at that revision;
+    /// the others who waited behind it are to be looked at.
+    pub(crate) fn deleted(&self, id: i64, key: &[u8], revision: i64, now: BootInstant) -> Vec<Due> {
         let mut pages = self.lock();
         pages.follow.deleted(id, key, revision);
+        let mut next = Vec::new();
         for nonce in pages.behind.get(key).cloned().unwrap_or_default() {
-            self.way_is_free(&mut pages, nonce, Some(revision), now);
+            let Some(entry) = pages.entries.get_mut(&nonce) else {
+                continue;
+            };
+            let due = entry.due(&self.keys);
+            let valid = entry.lease.is_valid(now);
+            let Stage::Waiting(wait) = &mut entry.stage else {
+                continue;
+            };
+            if revision <= wait.ahead.created {
+                // An earlier life of the key.
+                continue;
+            }
+            match due {
+                // It was the holder's. Nobody was between them, and nobody can come between them.
+                Some(due) if wait.ahead.holds && valid => next.push(due),
+                _ => wait.look_now(now),
+            }
+            let planned = wait.due;
+            self.hurry_for(&pages, planned);
         }
+        next
     }
 
-    /// Whoever was before `nonce` is gone. If that was the holder, this is the grant: nobody was
-    /// between them, and nobody can come between them.
-    fn way_is_free(&self, pages: &mut Pages, nonce: Nonce, at: Option<i64>, now: BootInstant) {
+    /// The claim at the head of its queue has its key, and the one before it is gone.
+    pub(crate) fn next_in_line(&self, due: &Due, now: BootInstant) {
+        let mut pages = self.lock();
+        let nonce = due.claim.nonce;
         let Some(entry) = pages.entries.get_mut(&nonce) else {
             return;
         };
+        let same = entry.held().is_some_and(|held| held == due.held);
+        let valid = entry.lease.is_valid(now);
         let Stage::Waiting(wait) = &mut entry.stage else {
             return;
         };
-        if at.is_some_and(|at| at <= wait.ahead.created) {
-            return;
-        }
-        // A lease whose end may have passed may have taken our own key along: that has to be looked up.
-        if wait.ahead.holds && entry.lease.is_valid(now) {
-            self.grant(pages, nonce, now);
+        if same && valid {
+            self.grant(&mut pages, nonce, now);
         } else {
             wait.look_now(now);
-            self.hurry_for(pages, Some(now));
+            self.hurry_for(&pages, Some(now));
+        }
+    }
+
+    /// This claim is to be looked at as soon as possible.
+    pub(crate) fn look_at(&self, nonce: Nonce, now: BootInstant) {
+        let mut pages = self.lock();
+        if let Some(entry) = pages.entries.get_mut(&nonce)
+            && let Stage::Waiting(wait) = &mut entry.stage
+        {
+            wait.look_now(now);
+            self.hurry_for(&pages, Some(now));
         }
     }
 
@@ -502,11 +538,7 @@ impl Book {
         let (Some(held), Some(validity)) = (entry.held(), entry.lease.validity()) else {
             return failed("a grant without a key or a lease");
         };
-        let token = u64::try_from(held.created)
-            .ok()
-            .and_then(|revision| revision.checked_add(self.fence_base))
-            .map(FencingToken::new);
-        let Some(Ok(token)) = token else {
+        let Ok(token) = base::token("acquire", entry.base, held.created) else {
             return failed("a revision that is no token");
         };
         let fence = Arc::new(Fence::new(held));
@@ -535,14 +567,14 @@ impl Book {
         let Some(entry) = pages.entries.get_mut(&nonce) else {
             return;
         };
-        let wait = Wait::new(ahead, now);
+        let mut wait = Wait::new(ahead, now);
+        if following == Following::Gone {
+            wait.look_now(now);
+        }
         let due = wait.due;
         entry.stage = Stage::Waiting(wait);
         entry.claim.progress.report(Reach::Queued);
-        match following {
-            Following::Gone => self.way_is_free(pages, nonce, None, now),
-            Following::Watching | Following::NotYet => self.hurry_for(pages, due),
-        }
+        self.hurry_for(pages, due);
     }
 
     /// What was read about a waiting claim. `ahead` is who is before it, if anybody is. Answers
@@ -589,16 +621,11 @@ impl Book {
             .entries
             .values_mut()
             .filter_map(|entry| {
-                let held = entry.held()?;
                 let Stage::Waiting(wait) = &mut entry.stage else {
                     return None;
                 };
                 wait.due.take_if(|due| *due <= now)?;
-                Some(Due {
-                    claim: entry.claim.clone(),
-                    held,
-                    name: keys.of_name(&entry.claim.name),
-                })
+                entry.due(keys)
             })
             .collect()
     }
@@ -746,15 +773,24 @@ impl Book {
 }
 
 impl Entry {
-    fn put(&self, keys: &Keys) -> Put {
+    fn put(&self, keys: &Keys, base: Base) -> Put {
         Put {
             name: keys.of_name(&self.claim.name),
             key: self.slot.key.clone(),
-            value: self.value.clone(),
+            value: Record::of(&self.claim, base.value).encode(),
             lease: self.lease.id,
             generation_key: keys.generation(self.lease.id),
             generation: self.lease.generation(),
+            base,
         }
+    }
+
+    fn due(&self, keys: &Keys) -> Option<Due> {
+        Some(Due {
+            claim: self.claim.clone(),
+            held: self.held()?,
+            name: keys.of_name(&self.claim.name),
+        })
     }
 
     fn held(&self) -> Option<Held> {

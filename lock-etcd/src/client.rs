@@ -9,9 +9,10 @@ use lock_core::{
 };
 use tokio::sync::{Notify, mpsc};
 
+use crate::base::Learned;
 use crate::book::{Asked, Book, Outcome};
 use crate::connection::{Connection, Stopped};
-use crate::endpoint::Calls;
+use crate::endpoint::{Calls, nothing_asked};
 use crate::error::{protocol, unavailable};
 use crate::key::Keys;
 use crate::lease::{Chosen, Lease, LeaseUse, Leases};
@@ -30,7 +31,6 @@ pub(crate) struct Client {
     pub(crate) keys: Keys,
     pub(crate) book: Book,
     pub(crate) leases: Arc<Leases>,
-    pub(crate) fence_base: u64,
     /// A look has found what the watch should have told.
     pub(crate) missed: Notify,
     events: mpsc::UnboundedSender<Event>,
@@ -57,7 +57,6 @@ impl Client {
         keys: Keys,
         book: Book,
         leases: Arc<Leases>,
-        fence_base: u64,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         Self {
@@ -65,7 +64,6 @@ impl Client {
             keys,
             book,
             leases,
-            fence_base,
             missed: Notify::new(),
             events,
         }
@@ -106,6 +104,25 @@ impl Client {
         self.txn(op, txn, self.by())
             .await
             .map_err(|stopped| stopped.into_error(op))
+    }
+
+    /// Reads what is added to revisions, and raises it to `wanted` if it is less.
+    pub(crate) async fn learn_base(&self, wanted: u64) -> Result<()> {
+        let by = self.by();
+        loop {
+            let base = self.book.bases.latest();
+            let look = Txn::new().and_then([base.look()]);
+            let found = self.txn("connect", look, by).await;
+            let mut found = found.map_err(|stopped| stopped.into_error("connect"))?;
+            self.book.bases.learn(found.one()?.as_ref())?;
+            let base = self.book.bases.latest();
+            if base.value >= wanted {
+                return Ok(());
+            }
+            let raised = self.txn("connect", base.raise(wanted), by).await;
+            // Whether it was raised, by us or by another, is seen by the next look.
+            raised.map_err(|stopped| nothing_asked(stopped.into_error("connect")))?;
+        }
     }
 
     /// A lease for `claim`, with at least two thirds of its time left.
@@ -169,6 +186,11 @@ impl Client {
             match self.ask_once(&put, &lease, &ask, by).await {
                 Ok(Answer::Final(asked)) => return asked,
                 Ok(Answer::Again) => {}
+                Ok(Answer::BaseLost(base)) => {
+                    if let Err(error) = self.learn_base(base).await {
+                        return refused(error);
+                    }
+                }
                 Ok(Answer::KeyTaken) => self.book.take_other_slot(claim.nonce),
                 Ok(Answer::LeaseGone) => {
                     self.lease_ended(&lease, &[]);
@@ -273,6 +295,12 @@ impl Client {
         found: &mut Answers,
     ) -> Result<Answer, Asked> {
         // Nothing was written, so there is nothing to clean up, whatever the answer is.
+        let base = found.one().map_err(refused)?;
+        match self.book.bases.learn(base.as_ref()).map_err(refused)? {
+            Learned::Nothing => {}
+            Learned::Newer => return Ok(Answer::Again),
+            Learned::Lost(base) => return Ok(Answer::BaseLost(base)),
+        }
         let generation = found.one().map_err(refused)?.map_or(0, |kv| kv.version());
         let own = found.one().map_err(refused)?;
         if generation != put.generation {
@@ -389,6 +417,8 @@ enum Answer {
     Final(Asked),
     /// The lease has moved on: the same again, with what is known now.
     Again,
+    /// The server has lost the base of tokens.
+    BaseLost(u64),
     /// Something is at the key that this client does not know.
     KeyTaken,
     LeaseGone,

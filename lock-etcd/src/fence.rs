@@ -68,8 +68,8 @@ impl Fence {
         &self.held.key
     }
 
-    /// The revision at which the key was created for this acquisition; the token less the client's
-    /// `fence_base`.
+    /// The revision at which the key was created for this acquisition; the token less the
+    /// `fence_base` of the clients.
     #[must_use]
     pub const fn create_revision(&self) -> i64 {
         self.held.created

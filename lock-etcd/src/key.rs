@@ -51,6 +51,11 @@ impl Keys {
         format!("{}/g/{lease:016x}", self.prefix).into_bytes()
     }
 
+    /// What is added to revisions to make tokens.
+    pub(crate) fn base(&self) -> Vec<u8> {
+        format!("{}/f", self.prefix).into_bytes()
+    }
+
     /// Where this client is told that an operator has taken a lock from it.
     pub(crate) fn inbox(&self) -> Vec<u8> {
         self.inbox_of(&self.client)

@@ -1,6 +1,7 @@
 //! etcd v3 backend of distlock: leases, revisions as tokens, one quorum write each way.
 
 mod backend;
+mod base;
 mod book;
 mod client;
 mod config;

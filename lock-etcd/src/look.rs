@@ -9,6 +9,7 @@ use lock_core::{
     WaiterState,
 };
 
+use crate::base;
 use crate::client::Client;
 use crate::endpoint::Calls;
 use crate::key::end_of;
@@ -27,7 +28,7 @@ impl Client {
             let record = record("inspect", first)?;
             holders.push(HolderState {
                 nonce: record.nonce,
-                token: self.token("inspect", first.create_revision())?,
+                token: base::token("inspect", record.base, first.create_revision())?,
                 age: record.age(),
                 remaining: Some(self.remaining(first.lease()).await?),
                 identity: record.identity,
@@ -89,12 +90,6 @@ impl Client {
         }
     }
 
-    fn token(&self, op: &'static str, created: i64) -> Result<FencingToken> {
-        let revision = u64::try_from(created).unwrap_or_default();
-        FencingToken::new(revision.saturating_add(self.fence_base))
-            .map_err(|source| Error::new(ErrorKind::Protocol, op).with_source(source))
-    }
-
     pub(crate) async fn list(&self, prefix: &str, cursor: &Cursor) -> Result<Page> {
         let start = self.keys.names_from(prefix);
         let end = end_of(&start);
@@ -142,7 +137,7 @@ impl Client {
             return Ok(false);
         };
         let record = record("break_hold", holder)?;
-        if self.token("break_hold", holder.create_revision())? != token {
+        if base::token("break_hold", record.base, holder.create_revision())? != token {
             return Ok(false);
         }
         let held = Held {

@@ -63,7 +63,7 @@ impl Client {
                 }
                 let first = found.one()?;
                 let was_there = found.txn()?;
-                Ok(was_there && first.is_some_and(|first| first.value() == put.value))
+                Ok(was_there && first.is_some_and(|first| first.key() == put.key))
             }
             Err(stopped) if stopped.is_lease_gone() => {
                 self.lease_ended(lease, &[]);

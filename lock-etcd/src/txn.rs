@@ -9,6 +9,7 @@ use etcd_client::{
 };
 use lock_core::Result;
 
+use crate::base::Base;
 use crate::error::protocol;
 
 /// What a claim is put with.
@@ -21,6 +22,7 @@ pub(crate) struct Put {
     pub(crate) lease: i64,
     pub(crate) generation_key: Vec<u8>,
     pub(crate) generation: i64,
+    pub(crate) base: Base,
 }
 
 /// A key and the revision that tells it from others of its name.
@@ -48,9 +50,10 @@ impl Put {
         TxnOp::put(self.key.clone(), self.value.clone(), Some(options))
     }
 
-    /// Why a claim was not put: the generation, and what is in its own key.
-    fn why_not(&self) -> [TxnOp; 2] {
+    /// Why a claim was not put: the base, the generation, and what is in its own key.
+    fn why_not(&self) -> [TxnOp; 3] {
         [
+            self.base.look(),
             TxnOp::get(self.generation_key.clone(), None),
             TxnOp::get(self.key.clone(), Some(GetOptions::new().with_keys_only())),
         ]
@@ -59,11 +62,11 @@ impl Put {
     /// Holds the lock if nobody does or waits; writes nothing otherwise.
     pub(crate) fn attempt(&self) -> Txn {
         let nobody = Compare::create_revision(self.name.clone(), CompareOp::Equal, 0).with_prefix();
-        let [generation, own] = self.why_not();
+        let [base, generation, own] = self.why_not();
         Txn::new()
-            .when([self.same_generation(), nobody])
+            .when([self.same_generation(), self.base.is_latest(), nobody])
             .and_then([self.put()])
-            .or_else([generation, own, first(&self.name)])
+            .or_else([base, generation, own, first(&self.name)])
     }
 
     /// Joins the queue, and reads who is at its head and who is next to last.
@@ -84,16 +87,17 @@ impl Put {
         let mut steps = Vec::from(before);
         steps.extend([self.put(), first(&self.name), last_two(&self.name)]);
         Txn::new()
-            .when([self.same_generation(), absent])
+            .when([self.same_generation(), self.base.is_latest(), absent])
             .and_then(steps)
             .or_else(self.why_not())
     }
 
     /// Makes sure that no copy of this request wins any more: moves the generation on, and removes
-    /// what may have been put already. Reads who is at the head before that.
+    /// what may have been put already: whatever is at this key with this lease, for the key is nobody
+    /// else's until the claim is released. Reads who is at the head before that.
     pub(crate) fn bury(&self) -> Txn {
         let undo = || {
-            let mine = Compare::value(self.key.clone(), CompareOp::Equal, self.value.clone());
+            let mine = Compare::lease(self.key.clone(), CompareOp::Equal, self.lease);
             let delete = TxnOp::delete(self.key.clone(), None);
             TxnOp::txn(Txn::new().when([mine]).and_then([delete]))
         };

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    EventType, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse,
-    WatchResponseStream,
+    EventType, GetOptions, GetResponse, WatchFilterType, WatchOptions, WatchRequestSender,
+    WatchResponse, WatchResponseStream,
 };
 use lock_core::{Error, ErrorKind, Event, Result};
 use tokio::sync::mpsc;
 
+use crate::book::Due;
 use crate::client::Client;
 use crate::connection::Live;
+use crate::endpoint::Calls;
 use crate::error::{Failure, Meaning, unavailable};
 use crate::follow::{INBOX, Order};
 
@@ -31,6 +33,7 @@ const LEAST_AGE: Duration = Duration::from_secs(2);
 /// A stream on which the inbox is watched.
 pub(crate) struct Stream {
     connection: u64,
+    calls: Calls,
     requests: WatchRequestSender,
     responses: WatchResponseStream,
 }
@@ -56,6 +59,7 @@ pub(crate) async fn open(client: &Client, live: Live) -> Result<Stream> {
         match first {
             Some(answer) if answer.created() && !answer.canceled() => Ok(Stream {
                 connection: id,
+                calls: calls.clone(),
                 requests,
                 responses,
             }),
@@ -140,7 +144,7 @@ async fn serve(
                 if !response.events().is_empty() {
                     missed = 0;
                 }
-                match hear(client, &response) {
+                match hear(client, &stream.calls, &response) {
                     Heard::Fine => {}
                     Heard::Say(order) => {
                         if !say(client, &mut stream.requests, order).await {
@@ -189,13 +193,38 @@ async fn say(client: &Client, requests: &mut WatchRequestSender, order: Order) -
     matches!(said, Some(Ok(())))
 }
 
+/// The holder before `next` is gone, so `next` holds the lock if its own key was there at that
+/// revision: somebody may have deleted both. The member that has told us of one knows of the other, so
+/// it is asked for what it has, without a quorum.
+async fn confirm(client: Arc<Client>, calls: Calls, next: Due, revision: i64) {
+    let mut kv = calls.kv;
+    let options = GetOptions::new().with_keys_only().with_serializable();
+    let reading = kv.get(next.held.key.clone(), Some(options));
+    let connection = &client.connection;
+    let read = connection
+        .clock
+        .timeout(connection.call_timeout, reading)
+        .await;
+    let is_there = |found: &GetResponse| {
+        let recent = found
+            .header()
+            .is_some_and(|header| header.revision() >= revision);
+        let own = found.kvs().first();
+        recent && own.is_some_and(|own| own.create_revision() == next.held.created)
+    };
+    match read {
+        Some(Ok(found)) if is_there(&found) => client.book.next_in_line(&next, client.now()),
+        _ => client.book.look_at(next.claim.nonce, client.now()),
+    }
+}
+
 enum Heard {
     Fine,
     Say(Order),
     Ended,
 }
 
-fn hear(client: &Arc<Client>, response: &WatchResponse) -> Heard {
+fn hear(client: &Arc<Client>, calls: &Calls, response: &WatchResponse) -> Heard {
     let now = client.connection.clock.now();
     let id = response.watch_id();
     if response.canceled() {
@@ -221,7 +250,10 @@ fn hear(client: &Arc<Client>, response: &WatchResponse) -> Heard {
         let Some(kv) = event.kv() else { continue };
         match event.event_type() {
             EventType::Delete => {
-                client.book.deleted(id, kv.key(), kv.mod_revision(), now);
+                let revision = kv.mod_revision();
+                for next in client.book.deleted(id, kv.key(), revision, now) {
+                    tokio::spawn(confirm(Arc::clone(client), calls.clone(), next, revision));
+                }
             }
             EventType::Put if id == INBOX => client.told_of_break(kv),
             EventType::Put => {}
