@@ -1,7 +1,7 @@
 //! What a lock costs, counted at the server.
 
 use lock_conformance::servers::EtcdServer;
-use lock_core::{Backend, Lease, Passed, Reach, Renewal, Replaced, Standing};
+use lock_core::{Lease, Passed, Reach, Renewal, Replaced, Standing};
 
 use crate::fixture::*;
 

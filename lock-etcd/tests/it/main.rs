@@ -1,4 +1,9 @@
 //! Tests against real servers, started for one test each; faults by the proxy in front of them.
 
+mod access;
 mod cycle;
+mod fence;
 mod fixture;
+mod lease;
+mod outage;
+mod queue;
