@@ -1,9 +1,12 @@
 //! The members of one service.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::StartError;
+use super::firewall::Firewall;
 use super::member::Member;
 
 /// All members of one service: one, or several that need a majority of them to serve.
@@ -12,18 +15,29 @@ use super::member::Member;
 #[derive(Debug)]
 pub struct Ensemble {
     members: Vec<Member>,
+    firewall: Option<Firewall>,
+    isolated: Mutex<BTreeSet<usize>>,
 }
 
 impl Ensemble {
     /// Prepares and starts members, anew with other ports as often as somebody else is faster to take one.
+    ///
+    /// With `isolatable`, each member has an [`Identity`](super::firewall::Identity).
     pub(super) fn start<T>(
+        isolatable: bool,
         prepare: impl Fn() -> Result<(Vec<Member>, T), StartError>,
     ) -> Result<(Ensemble, T), StartError> {
         let mut attempts_left = 10;
         loop {
             attempts_left -= 1;
+            // Before the members: it fails where this process has not the right to make them other users.
+            let firewall = isolatable.then(Firewall::new).transpose()?;
             let (members, more) = prepare()?;
-            let ensemble = Ensemble { members };
+            let ensemble = Ensemble {
+                members,
+                firewall,
+                isolated: Mutex::default(),
+            };
             match ensemble.launch() {
                 Ok(()) => return Ok((ensemble, more)),
                 Err(_) if ensemble.members.iter().any(Member::lost_a_port) && attempts_left > 0 => {
@@ -96,6 +110,34 @@ impl Ensemble {
         self.members.iter().for_each(Member::resume);
     }
 
+    /// Cuts a member off from the others: no packet passes between them. Clients reach it as before.
+    ///
+    /// # Panics
+    /// If the service was not started as `isolatable`, or has no such member.
+    pub fn isolate(&self, member: usize) {
+        let identity = |i: usize| self.members[i].identity().expect("started as isolatable");
+        let others: Vec<u16> = (0..self.members.len())
+            .filter(|&i| i != member)
+            .flat_map(|i| identity(i).ports.iter().copied())
+            .collect();
+        if self.isolated().insert(member) {
+            let done = self.firewall().isolate(identity(member), &others);
+            done.expect("rules can be set");
+        }
+    }
+
+    /// Ends [`isolate`](Self::isolate). What was sent meanwhile may arrive, as after a partition.
+    ///
+    /// # Panics
+    /// If the service was not started as `isolatable`, or has no such member.
+    pub fn heal(&self, member: usize) {
+        let identity = self.members[member].identity();
+        if self.isolated().remove(&member) {
+            let done = self.firewall().heal(identity.expect("it was isolated"));
+            done.expect("rules can be taken back");
+        }
+    }
+
     /// Client connections that all members together have right now, as the kernel counts them.
     ///
     /// # Errors
@@ -109,5 +151,21 @@ impl Ensemble {
         self.kill();
         self.members.iter().try_for_each(Member::spawn)?;
         self.members.iter().try_for_each(Member::wait)
+    }
+
+    /// The members that can be expected to serve: they run, are not paused, and are not cut off.
+    pub(super) fn reachable(&self) -> Vec<usize> {
+        let isolated = self.isolated();
+        (0..self.members.len())
+            .filter(|i| self.members[*i].is_awake() && !isolated.contains(i))
+            .collect()
+    }
+
+    fn isolated(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.isolated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn firewall(&self) -> &Firewall {
+        self.firewall.as_ref().expect("started as isolatable")
     }
 }

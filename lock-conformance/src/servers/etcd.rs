@@ -17,6 +17,7 @@ pub use self::metrics::EtcdMetrics;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
 use super::fetched;
+use super::firewall::Identity;
 use super::http;
 use super::member::{Launch, Member};
 use super::port::free_ports;
@@ -67,6 +68,7 @@ pub struct EtcdBuilder {
     members: usize,
     args: Vec<OsString>,
     tls: bool,
+    isolatable: bool,
 }
 
 /// The ports of one member.
@@ -103,6 +105,7 @@ impl EtcdServer {
             members: 1,
             args: Vec::new(),
             tls: false,
+            isolatable: false,
         }
     }
 
@@ -193,16 +196,16 @@ impl EtcdServer {
         )
     }
 
-    /// The member that says it leads; `None` if none does, or two do (one of them has not heard yet).
+    /// The member that says it leads; `None` if none does, or two do (one of them has not heard yet). One that is cut
+    /// off from the others is not asked.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
-        let mut leaders = (0..self.members().len()).filter(|&i| {
-            self.member(i).is_awake()
-                && self
-                    .metrics(i)
-                    .is_ok_and(|metrics| metrics.count("etcd_server_is_leader") == 1)
-        });
-        leaders.next().filter(|_| leaders.next().is_none())
+        let says_so = |metrics: EtcdMetrics| metrics.count("etcd_server_is_leader") == 1;
+        let members = self.reachable();
+        let mut leaders = members
+            .iter()
+            .filter(|&&i| self.metrics(i).is_ok_and(says_so));
+        leaders.next().copied().filter(|_| leaders.next().is_none())
     }
 
     /// Waits until exactly one member leads; gives it.
@@ -226,8 +229,7 @@ impl EtcdServer {
         if from != to {
             let id = self.metrics(to)?.label("etcd_server_id", "server_id");
             let id = id.ok_or_else(|| io::Error::other("the member tells no id"))?;
-            self.ctl_on([self.member(from)])
-                .run(&["move-leader", &id])?;
+            self.ctl_on(&[from]).run(&["move-leader", &id])?;
             poll(ELECTION_DEADLINE, || {
                 (self.leader() == Some(to)).then_some(())
             })
@@ -331,14 +333,13 @@ impl EtcdServer {
             .map_err(|_| io::Error::other("root has a password already"))
     }
 
-    /// etcdctl on every member that can answer.
+    /// etcdctl on every member that can be expected to serve.
     fn ctl(&self) -> Ctl {
-        let awake = self.members().iter().filter(|member| member.is_awake());
-        self.ctl_on(awake)
+        self.ctl_on(&self.reachable())
     }
 
-    fn ctl_on<'a>(&self, members: impl IntoIterator<Item = &'a Member>) -> Ctl {
-        let addrs = members.into_iter().map(Member::addr);
+    fn ctl_on(&self, members: &[usize]) -> Ctl {
+        let addrs = members.iter().map(|&i| self.member(i).addr());
         Ctl {
             endpoints: addrs.map(|addr| addr.to_string()).collect(),
             ca: self.tls.as_ref().map(|files| files.ca.clone()),
@@ -391,6 +392,13 @@ impl EtcdBuilder {
         self
     }
 
+    /// Members can be cut off from each other, see [`isolate`](Ensemble::isolate). Takes root and nftables: each member
+    /// runs as a user of its own.
+    pub fn isolatable(mut self) -> Self {
+        self.isolatable = true;
+        self
+    }
+
     /// Another word on every member's command line.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -434,7 +442,7 @@ impl EtcdBuilder {
             )?,
         };
         ctl::find()?;
-        let (ensemble, (ports, tls)) = Ensemble::start(|| self.prepare(&program))?;
+        let (ensemble, (ports, tls)) = Ensemble::start(self.isolatable, || self.prepare(&program))?;
         Ok(EtcdServer {
             ensemble,
             metrics: ports.iter().map(|ports| local(ports.metrics)).collect(),
@@ -534,7 +542,9 @@ impl EtcdBuilder {
             // 3.4 asks for this before it starts on anything but x86-64.
             env: vec![("ETCD_UNSUPPORTED_ARCH", go_arch().into())],
             port: ports.client,
-            uid: None,
+            identity: self
+                .isolatable
+                .then(|| Identity::new(ports.client, [ports.peer])),
             is_ready: Box::new(move || is_ready(local(ports.metrics), &ctl)),
         }
     }

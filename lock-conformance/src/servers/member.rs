@@ -10,6 +10,7 @@ use std::time::Duration;
 use std::{env, fmt, fs, io};
 
 use super::error::StartError;
+use super::firewall::Identity;
 use super::process::ServerProcess;
 use super::sockets;
 use crate::wait::poll;
@@ -38,8 +39,8 @@ pub(super) struct Launch {
     pub(super) env: Vec<(&'static str, OsString)>,
     /// Where clients connect.
     pub(super) port: u16,
-    /// The user and group the process runs as, if not this process's own.
-    pub(super) uid: Option<u32>,
+    /// Whom it runs as and where the others connect to it, if it can be cut off from them.
+    pub(super) identity: Option<Identity>,
     /// Whether clients are served at the port, by whomever.
     pub(super) is_ready: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -50,7 +51,7 @@ impl fmt::Debug for Launch {
             .field("program", &self.program)
             .field("args", &self.args)
             .field("port", &self.port)
-            .field("uid", &self.uid)
+            .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }
@@ -64,7 +65,7 @@ impl Launch {
             .env_clear()
             .envs(env::var_os("PATH").map(|path| ("PATH", path)))
             .envs(self.env.iter().cloned());
-        if let Some(uid) = self.uid {
+        if let Some(Identity { uid, .. }) = self.identity {
             command.uid(uid).gid(uid);
         }
         command
@@ -83,7 +84,7 @@ impl Launch {
 
 impl Member {
     pub(super) fn new(process: ServerProcess, launch: Launch) -> io::Result<Member> {
-        if let Some(uid) = launch.uid {
+        if let Some(Identity { uid, .. }) = launch.identity {
             give_away(process.dir(), uid)?;
         }
         Ok(Member { process, launch })
@@ -177,6 +178,10 @@ impl Member {
     /// Whether it can answer: it runs, and is not paused.
     pub(super) fn is_awake(&self) -> bool {
         self.pid().is_some() && !self.is_paused()
+    }
+
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.launch.identity.as_ref()
     }
 
     /// Starts the process; it is not ready yet.

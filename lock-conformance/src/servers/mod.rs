@@ -17,6 +17,7 @@ mod ensemble;
 mod error;
 mod etcd;
 mod fetched;
+mod firewall;
 mod guardian;
 mod http;
 mod member;

@@ -2,7 +2,7 @@
 //!
 //! Read from `/proc/net/tcp`, so that looking opens no connection, which would be counted itself.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::{fs, io};
 
@@ -14,18 +14,18 @@ const LISTEN: u8 = 0x0a;
 #[derive(Debug, Eq, PartialEq)]
 struct Socket {
     local: SocketAddr,
+    remote: SocketAddr,
     state: u8,
+    uid: u32,
     inode: u64,
 }
 
 /// Connections that a server on 127.0.0.1:`port` has accepted, counted at the server's end.
 pub(super) fn established(port: u16) -> io::Result<usize> {
     let sockets = table()?;
-    let mut count = 0;
-    for socket in sockets {
-        count += usize::from(socket.state == ESTABLISHED && socket.local == loopback(port));
-    }
-    Ok(count)
+    let connected =
+        |socket: &&Socket| socket.state == ESTABLISHED && socket.local == loopback(port);
+    Ok(sockets.iter().filter(connected).count())
 }
 
 /// Whether it is process `pid` that listens on 127.0.0.1:`port`, and not somebody who was faster to take it.
@@ -37,6 +37,16 @@ pub(super) fn listens(pid: u32, port: u16) -> bool {
         .iter()
         .filter(|socket| socket.state == LISTEN && socket.local == loopback(port))
         .any(|socket| has_open(pid, socket.inode))
+}
+
+/// The local ports of the connections that user `uid` has to one of these ports, whatever their state.
+pub(super) fn opened_by(uid: u32, ports: &[u16]) -> io::Result<Vec<u16>> {
+    let sockets = table()?;
+    let own = sockets.iter().filter(|socket| socket.uid == uid);
+    Ok(own
+        .filter(|socket| ports.contains(&socket.remote.port()))
+        .map(|socket| socket.local.port())
+        .collect())
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -60,21 +70,27 @@ fn table() -> io::Result<Vec<Socket>> {
 
 /// `  0: 0100007F:3039 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 ...`
 fn parse(line: &str) -> Option<Socket> {
-    let mut words = line.split_ascii_whitespace();
-    let (ip, port) = words.nth(1)?.split_once(':')?;
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    Some(Socket {
+        local: address(words.get(1)?)?,
+        remote: address(words.get(2)?)?,
+        state: u8::from_str_radix(words.get(3)?, 16).ok()?,
+        uid: words.get(7)?.parse().ok()?,
+        inode: words.get(9)?.parse().ok()?,
+    })
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
     // The address is printed as the machine holds the number, so 127.0.0.1 comes out backwards on most machines.
     let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
-    let port = u16::from_str_radix(port, 16).ok()?;
-    Some(Socket {
-        local: SocketAddrV4::new(ip, port).into(),
-        state: u8::from_str_radix(words.nth(1)?, 16).ok()?,
-        inode: words.nth(5)?.parse().ok()?,
-    })
+    Some((ip, u16::from_str_radix(port, 16).ok()?).into())
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::unix::fs::MetadataExt;
     use std::process;
 
     use super::*;
@@ -92,5 +108,8 @@ mod tests {
         // Seen from the other end it is a connection from another port.
         let own = client.local_addr().unwrap().port();
         assert_eq!(established(own).unwrap(), 1);
+        let uid = fs::metadata("/proc/self").unwrap().uid();
+        assert_eq!(opened_by(uid, &[port]).unwrap(), [own]);
+        assert!(opened_by(uid + 1, &[port]).unwrap().is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! A ZooKeeper: one server, or an ensemble.
 
-mod jute;
+mod session;
 mod words;
 
 use std::collections::BTreeMap;
@@ -12,9 +12,10 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use self::jute::Session;
+use self::session::Session;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
+use super::firewall::Identity;
 use super::member::{Launch, Member};
 use super::port::free_ports;
 use super::process::ServerProcess;
@@ -63,6 +64,7 @@ pub struct ZooKeeperBuilder {
     min_session_timeout: Option<Duration>,
     config: String,
     java: Vec<OsString>,
+    isolatable: bool,
 }
 
 /// The ports of one server.
@@ -101,6 +103,7 @@ impl ZooKeeperServer {
             min_session_timeout: None,
             config: String::new(),
             java: Vec::new(),
+            isolatable: false,
         }
     }
 
@@ -123,13 +126,15 @@ impl ZooKeeperServer {
         member.is_awake().then(|| words::mode(member.addr()))?
     }
 
-    /// The member that leads, or the only one; `None` if none does, or two say so (one of them has not heard yet).
+    /// The member that leads, or the only one; `None` if none does, or two say so (one of them has not heard yet). One
+    /// that is cut off from the others is not asked.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
         use ZooKeeperMode::{Leader, Standalone};
-        let leads = |&i: &usize| matches!(self.mode(i), Some(Leader | Standalone));
-        let mut leaders = (0..self.members().len()).filter(leads);
-        leaders.next().filter(|_| leaders.next().is_none())
+        let members = self.reachable();
+        let leads = |&&i: &&usize| matches!(self.mode(i), Some(Leader | Standalone));
+        let mut leaders = members.iter().filter(leads);
+        leaders.next().copied().filter(|_| leaders.next().is_none())
     }
 
     /// Waits until exactly one member leads; gives it.
@@ -310,6 +315,13 @@ impl ZooKeeperBuilder {
         self
     }
 
+    /// Members can be cut off from each other, see [`isolate`](Ensemble::isolate). Takes root and nftables: each member
+    /// runs as a user of its own.
+    pub fn isolatable(mut self) -> Self {
+        self.isolatable = true;
+        self
+    }
+
     /// A line of every member's configuration file.
     pub fn config(mut self, key: &str, value: &str) -> Self {
         let _ = writeln!(self.config, "{key}={value}");
@@ -351,7 +363,7 @@ impl ZooKeeperBuilder {
                 install: INSTALL,
             });
         }
-        let (ensemble, ()) = Ensemble::start(|| self.prepare())?;
+        let (ensemble, ()) = Ensemble::start(self.isolatable, || self.prepare())?;
         Ok(ZooKeeperServer { ensemble })
     }
 
@@ -424,7 +436,7 @@ impl ZooKeeperBuilder {
     fn launch(&self, ports: Ports) -> Launch {
         let superuser = format!(
             "-Dzookeeper.DigestAuthenticationProvider.superDigest={}",
-            jute::SUPER_DIGEST
+            session::SUPER_DIGEST
         );
         let mut args: Vec<OsString> = [
             "-Xmx256m",
@@ -452,7 +464,9 @@ impl ZooKeeperBuilder {
             args,
             env: Vec::new(),
             port: ports.client,
-            uid: None,
+            identity: self
+                .isolatable
+                .then(|| Identity::new(ports.client, [ports.quorum, ports.election])),
             is_ready: Box::new(move || words::mode(addr).is_some()),
         }
     }

@@ -1,6 +1,7 @@
 //! The etcd launcher against the real server.
 
 use std::net::TcpStream;
+use std::process::Command;
 
 use lock_conformance::servers::{EtcdServer, EtcdVersion};
 
@@ -134,16 +135,7 @@ fn users_have_to_log_in_and_have_just_their_rights() {
         // The launcher has every right; the others have what they were given.
         server.cli(&["put", "/elsewhere", "1"]).unwrap();
         let alice = ["--user", "alice:secret"];
-        let endpoint = ["--endpoints", &server.addr().to_string()];
-        let etcdctl = |words: &[&str]| {
-            let output = std::process::Command::new("etcdctl")
-                .env("ETCDCTL_API", "3")
-                .args(endpoint)
-                .args(words)
-                .output()
-                .unwrap();
-            output.status.success()
-        };
+        let etcdctl = |words: &[&str]| etcdctl(&server, 0, words);
         assert!(etcdctl(&[&alice[..], &["put", "/locks/a", "1"]].concat()));
         assert!(!etcdctl(
             &[&alice[..], &["put", "/elsewhere", "1"]].concat()
@@ -175,4 +167,85 @@ fn compaction_forgets_the_past() {
     server.compact().unwrap();
     let error = server.cli(&["get", "k", "--rev", "2"]).unwrap_err();
     assert!(error.to_string().contains("compacted"), "{error}");
+}
+
+#[test]
+fn three_members_elect_another_leader_when_theirs_is_killed() {
+    for version in VERSIONS {
+        let builder = EtcdServer::builder().version(version).members(3);
+        let Some(server) = builder.start_or_skip() else {
+            continue;
+        };
+        assert_eq!(server.endpoints().len(), 3);
+        server.cli(&["put", "k", "v"]).unwrap();
+        let writes = server.writes().unwrap();
+        server.cli(&["put", "l", "v"]).unwrap();
+        assert_eq!(server.writes().unwrap(), writes + 1);
+
+        let leader = server.await_leader();
+        server.member(leader).kill();
+        let next = server.await_leader();
+        assert_ne!(next, leader);
+        assert_eq!(server.keys().unwrap(), ["k", "l"]);
+        server.member(leader).restart();
+        server.move_leader(leader).unwrap();
+        assert_eq!(server.leader(), Some(leader));
+        server.restart();
+        assert_eq!(server.keys().unwrap(), ["k", "l"]);
+    }
+}
+
+#[test]
+fn paused_leader_is_replaced() {
+    let server = EtcdServer::builder().members(3).start();
+    let leader = server.await_leader();
+    server.member(leader).pause();
+    assert_ne!(server.await_leader(), leader);
+    server.cli(&["put", "k", "v"]).unwrap();
+    server.member(leader).resume();
+    assert!(poll(|| server.leader().is_some_and(|now| now != leader)));
+}
+
+#[test]
+fn isolated_leader_is_replaced_and_still_reached_by_clients() {
+    let server = EtcdServer::builder().members(3).isolatable().start();
+    let leader = server.await_leader();
+    server.isolate(leader);
+    let next = server.await_leader();
+    assert_ne!(next, leader);
+    server.cli(&["put", "k", "v"]).unwrap();
+    // It answers what it can answer alone, and cannot tell that there is a key, nor write one.
+    assert!(etcdctl(
+        &server,
+        leader,
+        &["get", "k", "--consistency", "s"]
+    ));
+    assert!(!etcdctl(&server, leader, &["get", "k"]));
+    assert!(!etcdctl(&server, leader, &["put", "k", "w"]));
+    assert_eq!(
+        server
+            .metrics(leader)
+            .unwrap()
+            .count("etcd_server_has_leader"),
+        0
+    );
+
+    server.heal(leader);
+    assert!(poll(|| etcdctl(&server, leader, &["put", "k", "x"])));
+    server.isolate(leader);
+    assert!(!etcdctl(&server, leader, &["get", "k"]));
+    server.heal(leader);
+    assert!(poll(|| etcdctl(&server, leader, &["get", "k"])));
+}
+
+/// Runs etcdctl on one member, with no rights but its words'; says whether it succeeded.
+fn etcdctl(server: &EtcdServer, member: usize, words: &[&str]) -> bool {
+    let output = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--command-timeout", "2s", "--dial-timeout", "2s"])
+        .args(["--endpoints", &server.endpoints()[member]])
+        .args(words)
+        .output()
+        .unwrap();
+    output.status.success()
 }

@@ -84,3 +84,70 @@ fn connections_are_counted_without_making_one() {
     drop(client);
     assert!(poll(|| server.connections().unwrap() == 0));
 }
+
+#[test]
+fn three_members_elect_another_leader_when_theirs_is_killed() {
+    let server = ZooKeeperServer::builder().members(3).start();
+    assert_eq!(server.endpoints().len(), 3);
+    server.create("/k", b"v").unwrap();
+    let leader = server.await_leader();
+    let writes = server.writes().unwrap();
+    server.create("/l", b"v").unwrap();
+    assert_eq!(server.writes().unwrap(), writes + 3);
+    let zxid = server.zxid().unwrap();
+
+    server.member(leader).kill();
+    let next = server.await_leader();
+    assert_ne!(next, leader);
+    assert_eq!(server.nodes("/").unwrap(), ["/k", "/l"]);
+    assert!(server.zxid().unwrap() > zxid);
+    server.member(leader).restart();
+    assert_eq!(server.mode(leader), Some(ZooKeeperMode::Follower));
+    server.restart();
+    assert_eq!(server.nodes("/").unwrap(), ["/k", "/l"]);
+}
+
+#[test]
+fn isolated_leader_is_replaced_and_still_reached_by_clients() {
+    let server = ZooKeeperServer::builder().members(3).isolatable().start();
+    let leader = server.await_leader();
+    server.isolate(leader);
+    let next = server.await_leader();
+    assert_ne!(next, leader);
+    server.create("/k", b"v").unwrap();
+    // It notices by itself that it leads nobody, and says so to whoever asks.
+    assert!(poll(|| server.mode(leader).is_none()));
+    assert!(server.word(leader, "ruok").is_ok());
+
+    server.heal(leader);
+    assert!(poll(|| server.mode(leader) == Some(ZooKeeperMode::Follower)));
+    assert_eq!(server.leader(), Some(next));
+}
+
+#[test]
+fn isolated_follower_answers_clients_until_it_notices() {
+    let server = ZooKeeperServer::builder().members(3).isolatable().start();
+    let leader = server.await_leader();
+    let follower = (leader + 1) % 3;
+    server.create("/known", b"v").unwrap();
+    let zxid = |member| zxid_line(&server.word(member, "srvr").unwrap());
+    assert!(poll(|| zxid(follower) == zxid(leader)));
+    let known = zxid(follower);
+    server.isolate(follower);
+    server.create("/k", b"v").unwrap();
+    // What the follower does not know yet is the point of cutting it off: nothing comes from the leader either.
+    let answer = server.word(follower, "srvr").unwrap();
+    assert!(answer.contains("Mode: follower"), "{answer}");
+    assert_eq!(zxid_line(&answer), known);
+    assert!(poll(|| server.mode(follower).is_none()));
+    assert_eq!(server.leader(), Some(leader));
+    server.heal(follower);
+    assert!(poll(
+        || server.mode(follower) == Some(ZooKeeperMode::Follower)
+    ));
+}
+
+fn zxid_line(answer: &str) -> Option<String> {
+    let line = answer.lines().find(|line| line.starts_with("Zxid"));
+    line.map(str::to_owned)
+}
