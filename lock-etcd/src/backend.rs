@@ -135,6 +135,15 @@ impl EtcdBackend {
         }
     }
 
+    /// A claim that is asked for once more, after it was not answered: its first request is settled
+    /// before another one is sent.
+    async fn settle(&self, claim: &Claim) -> Result<()> {
+        if self.client.book.is_unresolved(claim.nonce) {
+            self.client.release(claim).await?;
+        }
+        Ok(())
+    }
+
     /// Where `next` stands after a request on its behalf.
     async fn standing(&self, next: &Claim) -> Result<Standing> {
         match self.client.answered(next.nonce).await {
@@ -175,6 +184,7 @@ impl Backend for EtcdBackend {
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
         Self::admit("try_acquire", claim)?;
         let named = |error: Error| error.with_name(&claim.name);
+        self.settle(claim).await.map_err(named)?;
         let lease = self.client.lease_for(claim).await.map_err(named)?;
         self.client.ask(claim, lease, Ask::Try).map_err(named)?;
         match self.client.answered(claim.nonce).await {
@@ -191,6 +201,7 @@ impl Backend for EtcdBackend {
         Self::admit("acquire", claim)?;
         let named = |error: Error| error.with_name(&claim.name);
         if !self.client.book.expects(claim.nonce) {
+            self.settle(claim).await.map_err(named)?;
             let lease = self.client.lease_for(claim).await.map_err(named)?;
             self.client.ask(claim, lease, Ask::Join).map_err(named)?;
         }

@@ -293,6 +293,14 @@ impl Book {
         }
     }
 
+    /// Whether core was told of a failure of this claim, and what was sent then may yet be executed.
+    pub(crate) fn is_unresolved(&self, nonce: Nonce) -> bool {
+        let pages = self.lock();
+        pages.entries.get(&nonce).is_some_and(|entry| {
+            matches!(entry.stage, Stage::Over) && !entry.asking && !entry.leaving
+        })
+    }
+
     /// As [`outcome`](Self::outcome), only looking: core is told nothing yet.
     pub(crate) fn under_way(&self, nonce: Nonce) -> Option<Heard> {
         let pages = self.lock();
@@ -466,7 +474,10 @@ impl Book {
     /// the others who waited behind it are to be looked at.
     pub(crate) fn deleted(&self, id: i64, key: &[u8], revision: i64, now: BootInstant) -> Vec<Due> {
         let mut pages = self.lock();
-        pages.follow.deleted(id, key, revision);
+        if let Some(order) = pages.follow.deleted(id, key, revision) {
+            // Nobody watches any more when the client is being closed.
+            let _ = self.orders.send(order);
+        }
         let mut next = Vec::new();
         for nonce in pages.behind.get(key).cloned().unwrap_or_default() {
             let Some(entry) = pages.entries.get_mut(&nonce) else {

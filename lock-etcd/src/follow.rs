@@ -11,6 +11,9 @@ use lock_core::BootInstant;
 
 /// How long a watch stays after its last waiter.
 const LINGER: Duration = Duration::from_secs(10);
+/// A watch without a waiter that has told so much in vain is given up before that: its client has come
+/// to stand behind another one.
+const MOST_IN_VAIN: u32 = 2;
 /// How many watches without a waiter there are at most.
 const MOST_IDLE: usize = 128;
 /// The watch id of the client's inbox; those of waiters come after it.
@@ -34,6 +37,8 @@ struct Followed {
     deleted: HashMap<Vec<u8>, i64>,
     followers: usize,
     idle_since: BootInstant,
+    /// Deletions in a row that nobody waited for.
+    in_vain: u32,
 }
 
 /// What a waiter finds when it begins to follow.
@@ -92,6 +97,7 @@ impl Follow {
             deleted: HashMap::new(),
             followers: 1,
             idle_since: now,
+            in_vain: 0,
         };
         self.by_start.insert(start.to_vec(), followed);
         self.by_id.insert(id, start.to_vec());
@@ -114,16 +120,26 @@ impl Follow {
         Some(start.clone())
     }
 
-    /// A key was deleted.
-    pub(crate) fn deleted(&mut self, id: i64, key: &[u8], revision: i64) {
+    /// A key was deleted. Answers what is to be said, if the watch is of no more use.
+    pub(crate) fn deleted(&mut self, id: i64, key: &[u8], revision: i64) -> Option<Order> {
         let followed = self
             .by_id
             .get(&id)
             .and_then(|start| self.by_start.get_mut(start));
-        if let Some(followed) = followed {
-            let at = followed.deleted.entry(key.to_vec()).or_default();
-            *at = revision.max(*at);
+        let followed = followed?;
+        let at = followed.deleted.entry(key.to_vec()).or_default();
+        *at = revision.max(*at);
+        if followed.followers > 0 {
+            followed.in_vain = 0;
+            return None;
         }
+        followed.in_vain += 1;
+        if followed.in_vain < MOST_IN_VAIN {
+            return None;
+        }
+        let start = self.by_id.remove(&id)?;
+        self.by_start.remove(&start);
+        Some(Order::Cancel { id })
     }
 
     /// The stream has ended, and a new one begins: what is to be watched there.

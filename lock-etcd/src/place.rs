@@ -13,8 +13,9 @@ use crate::client::Client;
 use crate::txn::{self, Answers, LOOK_OPERATIONS, MOST_OPERATIONS};
 use crate::wait::Ahead;
 
-/// Places that are due this much later are looked at together with the first one.
-const TOGETHER: Duration = Duration::from_millis(20);
+/// Places that are due this much later are looked at together with the first one: a client that waits
+/// for many locks asks a few times a second, not once for each.
+const TOGETHER: Duration = Duration::from_millis(200);
 /// When a look is repeated that failed though there is a connection.
 const RETRY: Duration = Duration::from_millis(250);
 

@@ -102,3 +102,21 @@ fn the_longest_idle_make_room_when_there_are_too_many() {
     assert_eq!(follow.len(), before - 1);
     assert_eq!(follow.begin(b"0/", b"0/c", 1, at(0)).0, Following::NotYet);
 }
+
+#[test]
+fn watch_that_tells_in_vain_is_given_up_and_one_that_is_followed_is_not() {
+    let mut follow = Follow::default();
+    let id = watching(&mut follow, b"a/");
+    for revision in 6..16 {
+        assert_eq!(follow.deleted(id, b"a/0", revision), None);
+    }
+    follow.end(b"a/", at(1));
+    assert_eq!(
+        follow.deleted(id, b"a/0", 16),
+        None,
+        "it may be followed soon"
+    );
+    let cancelled = follow.deleted(id, b"a/0", 17);
+    assert_eq!(cancelled, Some(Order::Cancel { id }));
+    assert_eq!(follow.len(), 0);
+}

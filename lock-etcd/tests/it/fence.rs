@@ -22,8 +22,8 @@ async fn write(server: &EtcdServer, fence: &Fence, value: &str) -> bool {
 async fn server_refuses_a_stale_holder_and_serves_the_next() {
     let server = EtcdServer::start();
     let options = ClientOptions::default();
-    let one = Locks::open(Box::new(config(&server)), options.clone());
-    let two = Locks::open(Box::new(config(&server)), options);
+    let one = Locks::open(config(&server), options.clone());
+    let two = Locks::open(config(&server), options);
     let (one, two) = (one.await.expect("opens"), two.await.expect("opens"));
     let ttl = ms(1000);
     let old = one.mutex("a").ttl(ttl).fixed().acquire().await;

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lock_conformance::fault::Proxy;
@@ -147,32 +146,4 @@ pub(crate) fn stored(server: &EtcdServer, text: &str) -> Vec<String> {
     keys.into_iter()
         .filter(|key| key.starts_with(&start))
         .collect()
-}
-
-/// How late this machine wakes sleepers while something is measured: a bound on time is a bound on
-/// our code only as far as the machine is not busy with something else.
-pub(crate) struct Lateness {
-    worst: Arc<AtomicU64>,
-    task: JoinHandle<()>,
-}
-
-impl Lateness {
-    pub(crate) fn watch() -> Self {
-        let worst = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&worst);
-        let task = tokio::spawn(async move {
-            loop {
-                let due = now() + ms(5);
-                tokio::time::sleep(ms(5)).await;
-                let late = now().saturating_since(due).as_micros();
-                seen.fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
-            }
-        });
-        Self { worst, task }
-    }
-
-    pub(crate) fn worst(self) -> Duration {
-        self.task.abort();
-        Duration::from_micros(self.worst.load(Ordering::Relaxed))
-    }
 }

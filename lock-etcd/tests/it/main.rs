@@ -4,6 +4,7 @@ mod access;
 mod cycle;
 mod fence;
 mod fixture;
+mod late;
 mod lease;
 mod outage;
 mod queue;

@@ -94,7 +94,8 @@ async fn connection_without_answers_is_left_for_one_that_works() {
     let grant = hold(&one, &held).await;
     proxy.black_hole();
     // Dropped by its caller long before the operation timeout, as core's keeper does.
-    let impatient = lock_core::Clock::system().timeout(ms(500), one.renew(&[&grant]));
+    let clock = lock_core::Clock::system();
+    let impatient = clock.timeout(ms(500), renew(&one, &grant));
     assert!(impatient.await.is_none());
     proxy.until(SOON, |stats| stats.accepted > 1).await;
     proxy.heal();
