@@ -22,7 +22,7 @@ use crate::wait::Ahead;
 
 /// How long a request waits for the answer to the grant of its new lease, before it follows it
 /// unheard: on a slow network the two cost one round trip together.
-const HEAD_START: Duration = Duration::from_millis(5);
+const HEAD_START: Duration = Duration::from_millis(25);
 
 /// What the backend and its tasks share.
 #[derive(Debug)]
