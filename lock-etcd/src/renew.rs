@@ -103,10 +103,14 @@ impl Client {
         turn.ok_or_else(|| unavailable("renew", "an earlier keep-alive is not answered"))
     }
 
-    /// Renews a lease; whether it was there to be renewed.
+    /// Renews a lease that has aged; whether it was there to be renewed.
     pub(crate) async fn extend(self: &Arc<Self>, lease: &Arc<Lease>) -> Result<bool> {
         let by = self.by();
         let _one_at_a_time = self.turn(lease, by).await?;
+        if lease.ages_at().is_some_and(|at| at > self.now()) {
+            // By whoever had the turn before.
+            return Ok(!lease.is_over());
+        }
         for _ in 0..MOST_REPEATS {
             let Some(extension) = self.keep_alive(lease, by).await? else {
                 self.lease_ended(lease, &[]);
