@@ -8,6 +8,7 @@ use lock_core::{
     BootInstant, Claim, Error, ErrorKind, Event, Lease as Keeping, Nonce, Reach, Result,
 };
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 use crate::base::Learned;
 use crate::book::{Asked, Book, Outcome};
@@ -22,7 +23,7 @@ use crate::wait::Ahead;
 
 /// How long a request waits for the answer to the grant of its new lease, before it follows it
 /// unheard: on a slow network the two cost one round trip together.
-const HEAD_START: Duration = Duration::from_millis(5);
+const HEAD_START: Duration = Duration::from_millis(25);
 
 /// What the backend and its tasks share.
 #[derive(Debug)]
@@ -125,7 +126,7 @@ impl Client {
         }
     }
 
-    /// A lease for `claim`, with at least two thirds of its time left.
+    /// A lease for `claim`; what is granted on it is made whole by [`freshen`](Self::freshen).
     pub(crate) async fn lease_for(self: &Arc<Self>, claim: &Claim) -> Result<LeaseUse> {
         let secs = claim.ttl.as_secs();
         let Chosen { lease, new } = match claim.lease {
@@ -138,11 +139,6 @@ impl Client {
         let known = lease.confirmed();
         if let Some(known) = self.connection.clock.timeout(HEAD_START, known).await {
             known?;
-        }
-        if lease.ages_at().is_some_and(|at| at <= self.now()) && !self.extend(&lease).await? {
-            // It has ended meanwhile; the next one is new.
-            drop(lease);
-            return Box::pin(self.lease_for(claim)).await;
         }
         Ok(lease)
     }
@@ -218,6 +214,7 @@ impl Client {
             Ask::Pass { held, .. } => put.pass(held),
         };
         let lease_was_there = lease.validity().is_some();
+        let freshening = self.freshen(lease);
         let mut found = match self.txn("acquire", txn, by).await {
             Ok(found) => found,
             // Or not there yet: this request may have overtaken the one for the lease.
@@ -243,21 +240,37 @@ impl Client {
         if let Err(error) = lease.confirmed().await {
             return Err(unknown(error));
         }
-        match ask {
-            Ask::Try => return Ok(Answer::Final(Asked::Granted { created })),
-            Ask::Join => {}
-            Ask::Pass { released, .. } => {
-                // Set once: a request that was executed is not sent again.
-                let _ = released.set(found.txn().map_err(unknown)?);
+        if let Ask::Pass { released, .. } = ask {
+            // Set once: a request that was executed is not sent again.
+            let _ = released.set(found.txn().map_err(unknown)?);
+        }
+        let asked = match ask {
+            Ask::Try => Asked::Granted { created },
+            Ask::Join | Ask::Pass { .. } => {
+                found.skip();
+                let first = found.one().map_err(unknown)?;
+                let last = found.get().map_err(unknown)?;
+                match self.standing(created, first.as_ref(), &last) {
+                    Ok(asked) => asked,
+                    Err(error) => return Err(self.withdraw(put, created, error).await),
+                }
+            }
+        };
+        if let (Asked::Granted { .. }, Some(freshening)) = (&asked, freshening) {
+            // An error leaves the grant with what is left of its lease.
+            let ended = matches!(freshening.await, Ok(Ok(false)));
+            if ended {
+                return Ok(Answer::LeaseGone);
             }
         }
-        found.skip();
-        let first = found.one().map_err(unknown)?;
-        let last = found.get().map_err(unknown)?;
-        match self.standing(created, first.as_ref(), &last) {
-            Ok(asked) => Ok(Answer::Final(asked)),
-            Err(error) => Err(self.withdraw(put, created, error).await),
-        }
+        Ok(Answer::Final(asked))
+    }
+
+    /// Renews a lease of which less than two thirds are left, while something else is asked on it.
+    fn freshen(self: &Arc<Self>, lease: &Arc<Lease>) -> Option<JoinHandle<Result<bool>>> {
+        lease.ages_at().filter(|at| *at <= self.now())?;
+        let (client, lease) = (Arc::clone(self), Arc::clone(lease));
+        Some(tokio::spawn(async move { client.extend(&lease).await }))
     }
 
     /// Where a claim stands that was put at `created`.

@@ -131,6 +131,13 @@ impl Lease {
         self.lock().validity
     }
 
+    /// Whether it may be there at `now`, as far as is known; true before it is granted.
+    fn may_be_there(&self, now: BootInstant) -> bool {
+        let state = self.lock();
+        let ended = |validity: Validity| validity.expires_at() <= now;
+        !state.over && !state.validity.is_some_and(ended)
+    }
+
     /// Whether it is certainly there at `now`.
     pub(crate) fn is_valid(&self, now: BootInstant) -> bool {
         let state = self.lock();
@@ -202,9 +209,10 @@ impl Drop for LeaseUse {
         let mut state = self.lease.lock();
         state.users -= 1;
         state.idle_since = self.leases.clock.now();
-        let last = state.users == 0 && !self.lease.shared;
+        let last = state.users == 0 && !state.over;
         drop(state);
-        if last {
+        // Nobody will be given it any more.
+        if last && !self.leases.is_current(&self.lease) {
             self.lease.end();
             self.leases.revoke(self.lease.id);
         }
@@ -241,8 +249,10 @@ impl Leases {
     pub(crate) fn shared(self: &Arc<Self>, secs: u64) -> Chosen {
         let now = self.clock.now();
         let mut shared = self.lock();
+        // One that may have ended is left to those who wait on it: to find out takes the server as long
+        // as it takes to end it.
         if let Some(lease) = shared.get(&secs)
-            && !lease.is_over()
+            && lease.may_be_there(now)
         {
             let lease = self.used(Arc::clone(lease));
             return Chosen { lease, new: false };
@@ -262,6 +272,15 @@ impl Leases {
             lease: self.used(lease),
             new: true,
         }
+    }
+
+    /// Whether it is the one that new claims share.
+    fn is_current(&self, lease: &Lease) -> bool {
+        let shared = self.lock();
+        lease.shared
+            && shared
+                .get(&lease.asked)
+                .is_some_and(|current| current.id == lease.id)
     }
 
     fn used(self: &Arc<Self>, lease: Arc<Lease>) -> LeaseUse {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use etcd_client::GetOptions;
 use futures_util::future::join_all;
 use lock_core::{BootInstant, Error, ErrorKind, Event, Grant, Nonce, Renewal, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc};
 
 use crate::client::Client;
 use crate::connection::Stopped;
@@ -96,10 +96,21 @@ impl Client {
         }
     }
 
-    /// Renews a lease; whether it was there to be renewed.
+    /// Waits until no other keep-alive of this lease is under way.
+    async fn turn<'a>(&self, lease: &'a Lease, by: BootInstant) -> Result<MutexGuard<'a, ()>> {
+        let turn = self.connection.clock.timeout_at(by, lease.extending.lock());
+        let turn = turn.await;
+        turn.ok_or_else(|| unavailable("renew", "an earlier keep-alive is not answered"))
+    }
+
+    /// Renews a lease that has aged; whether it was there to be renewed.
     pub(crate) async fn extend(self: &Arc<Self>, lease: &Arc<Lease>) -> Result<bool> {
         let by = self.by();
-        let _one_at_a_time = lease.extending.lock().await;
+        let _one_at_a_time = self.turn(lease, by).await?;
+        if lease.ages_at().is_some_and(|at| at > self.now()) {
+            // By whoever had the turn before.
+            return Ok(!lease.is_over());
+        }
         for _ in 0..MOST_REPEATS {
             let Some(extension) = self.keep_alive(lease, by).await? else {
                 self.lease_ended(lease, &[]);
@@ -138,7 +149,10 @@ impl Client {
             return all(Ok(Renewal::Gone));
         }
         let by = self.by();
-        let _one_at_a_time = lease.extending.lock().await;
+        let _one_at_a_time = match self.turn(lease, by).await {
+            Ok(turn) => turn,
+            Err(error) => return all(Err(error)),
+        };
         for _ in 0..MOST_REPEATS {
             let extension = match self.keep_alive(lease, by).await {
                 Ok(Some(extension)) => extension,

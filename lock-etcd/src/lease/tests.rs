@@ -144,3 +144,21 @@ fn generation_never_falls() {
     lease.adopt(2);
     assert_eq!(lease.generation(), 3);
 }
+
+#[test]
+fn lease_that_may_have_ended_is_left_to_its_users_and_revoked_after_them() {
+    let mut f = fixture();
+    let old = f.leases.shared(10).lease;
+    let id = old.id;
+    let now = f.clock.now();
+    old.granted(now, now, SECOND * 10);
+    f.hand.advance(SECOND * 10);
+    let new = f.leases.shared(10);
+    assert!(new.new);
+    assert!(!old.is_over(), "the server may have kept it");
+    assert!(f.revoked.try_recv().is_err());
+    drop(old);
+    assert_eq!(f.revoked.try_recv(), Ok(id));
+    drop(new);
+    assert!(f.revoked.try_recv().is_err(), "that one is shared on");
+}

@@ -1,6 +1,7 @@
 //! Tests against real servers, started for one test each; faults by the proxy in front of them.
 
 mod access;
+mod cluster;
 mod cycle;
 mod fence;
 mod fixture;
