@@ -10,7 +10,8 @@ use lock_core::{Backend, ErrorKind};
 use lock_zk::{ZkBackend, ZkConfig};
 
 use crate::fixture::{
-    claim, client, config_of, context, eventually, granted, hold, lock_nodes, ms, queue, soon,
+    claim, client, config_of, context, eventually, granted, hold, lock_nodes, ms, queue,
+    quiet_server, soon,
 };
 
 /// Short enough that a connection which is silent is soon given up: at three fifths.
@@ -28,7 +29,7 @@ async fn hasty(proxy: &Proxy, op_timeout: Duration) -> Arc<ZkBackend> {
 }
 
 fn start() -> (ZooKeeperServer, Proxy) {
-    let server = ZooKeeperServer::start();
+    let server = quiet_server();
     let proxy = Proxy::start_with(server.addr(), Protocol::Jute);
     (server, proxy)
 }

@@ -61,6 +61,8 @@ impl ZkHarness {
             .members(self.members)
             // Cases stop all members for some seconds: no reason to elect another leader.
             .config("syncLimit", "50")
+            // An empty container is the clients' affair, or counts would not be exact.
+            .java("-Dznode.container.checkIntervalMs=3600000")
             .try_start();
         server.map(Arc::new).map_err(|error| Missing {
             what: error.to_string(),
