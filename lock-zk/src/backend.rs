@@ -112,14 +112,17 @@ impl ZkBackend {
         let failed = |failure: Failure| failure.into_error(op);
         let session = client.session(until).await.map_err(failed)?;
         let path = queue_path(&claim.name);
-        let nodes = client.children(&session, &path, until).await;
+        let nodes = client.existing_children(&session, &path, until).await;
         // Nothing that could hold has been asked for yet.
         let nodes = nodes.map_err(|failure| match failure {
             Failure::Unknown(_) => Failure::Unsent.into_error(op),
             failure => failure.into_error(op),
         })?;
-        if !queue(&nodes).ok_or_else(|| foreign(op))?.is_empty() {
-            return Ok(None);
+        if let Some(nodes) = nodes {
+            if !queue(&nodes).ok_or_else(|| foreign(op))?.is_empty() {
+                return Ok(None);
+            }
+            client.tidy.shared(&path);
         }
         let joined = client.join(op, &session, claim, None, until).await?;
         let sent = joined.node.sent;

@@ -155,15 +155,24 @@ impl Client {
         path: &str,
         until: BootInstant,
     ) -> Result<Vec<String>, Failure> {
+        let children = self.existing_children(session, path, until).await?;
+        Ok(children.unwrap_or_default())
+    }
+
+    /// The same; `None` when there is no such path.
+    pub(crate) async fn existing_children(
+        &self,
+        session: &Session,
+        path: &str,
+        until: BootInstant,
+    ) -> Result<Option<Vec<String>>, Failure> {
         let handle = session.handle(until).await?;
-        // A follower may be behind, but not after a sync.
-        let sync = handle.sync(path);
+        // A follower may be behind, but not after a sync. Its answer comes first.
+        drop(handle.sync(path));
         let look = handle.get_children(path);
-        let (_, look) =
-            futures_util::join!(session.answer(until, sync), session.answer(until, look));
-        match look {
-            Ok((children, _)) => Ok(children),
-            Err(failure) if failure.is(&zk::Error::NoNode) => Ok(Vec::new()),
+        match session.answer(until, look).await {
+            Ok((children, _)) => Ok(Some(children)),
+            Err(Failure::Refused(zk::Error::NoNode)) => Ok(None),
             Err(failure) => Err(failure),
         }
     }
@@ -188,11 +197,16 @@ impl Client {
             self.now(),
         );
         self.book.put(claim, &node);
-        self.tidy.in_use(&node.queue);
+        let has_parent = self.tidy.in_use(&node.queue);
         let data = Record::new(claim, session.name(), session.timeout()).encode();
         // Of the client, so that an unsent claim is told from one that may be there.
         if matches!(claim.progress.reach(), Reach::Unsent) {
             claim.progress.report(Reach::Sent);
+        }
+        if !has_parent {
+            // Sent when called; what comes of it, the answer to what follows says.
+            let options = zk::CreateMode::Container.with_acls(self.acls());
+            drop(handle.create(&node.queue, &[], &options));
         }
         let leaving = leave.map(|place| handle.delete(&place.path, None));
         node.ask(&handle, data.clone(), self.acls());
@@ -238,6 +252,7 @@ impl Client {
                 }
                 Some(Made::Refused(error)) => {
                     self.book.remove(claim.nonce);
+                    self.tidy.left(&node.queue, self.now());
                     return Err(Failure::Refused(error).into_error(op));
                 }
                 Some(Made::Unknown | Made::Asked) | None => {
@@ -359,13 +374,11 @@ impl Client {
         let deleted = session
             .answer(until, handle.delete(&place.path, None))
             .await;
-        let withdrawn = match deleted {
-            Ok(()) => Withdrawn::Now,
-            Err(Failure::Refused(zk::Error::NoNode)) => Withdrawn::Before,
-            Err(failure) => return Err(failure),
-        };
-        self.tidy.left(&node.queue, self.now());
-        Ok(withdrawn)
+        match deleted {
+            Ok(()) => Ok(Withdrawn::Now),
+            Err(Failure::Refused(zk::Error::NoNode)) => Ok(Withdrawn::Before),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Makes a grant of a claim whose node is the first of its queue.
@@ -449,6 +462,7 @@ impl Client {
         };
         let withdrawn = self.withdraw(&booked.node, until).await?;
         self.book.remove(nonce);
+        self.tidy.left(&booked.node.queue, self.now());
         let held = matches!(booked.standing, Standing::Leaving { held: true });
         Ok(held && withdrawn == Withdrawn::Now)
     }

@@ -11,7 +11,7 @@ use zookeeper_client as zk;
 use crate::backend::ZkBackend;
 use crate::config::{NodeAcl, ZkConfig};
 use crate::error::{Failure, of_connecting};
-use crate::node::{BASE, CLIENTS};
+use crate::node::{BASE, CLIENTS, LOCKS};
 use crate::session::Session;
 
 /// How often a step is tried again that another client has got in the way of.
@@ -251,7 +251,9 @@ async fn settle_own(
         match created {
             Ok(_) | Err(Failure::Refused(zk::Error::NodeExists)) => {}
             Err(Failure::Refused(zk::Error::NoNode)) => {
+                // Nobody has been here before: what the first lock needs is made as well.
                 make_container(session, handle, config, CLIENTS, until).await?;
+                make_container(session, handle, config, LOCKS, until).await?;
             }
             Err(failure) => return Err(failure),
         }

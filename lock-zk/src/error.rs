@@ -44,11 +44,6 @@ impl Failure {
         }
     }
 
-    /// Whether the server answered `wanted`.
-    pub(crate) fn is(&self, wanted: &ZkError) -> bool {
-        matches!(self, Self::Refused(error) if error == wanted)
-    }
-
     /// What the caller of `op` is told.
     pub(crate) fn into_error(self, op: &'static str) -> Error {
         match self {

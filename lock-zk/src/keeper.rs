@@ -274,9 +274,15 @@ pub(crate) async fn remove_parents(client: &Client, at_all: bool, until: BootIns
             .filter(|queue| !used.contains(*queue))
             .map(|queue| {
                 let delete = handle.delete(queue, None);
-                // Not empty: somebody else uses it. Not there: somebody else was first. Whatever else
-                // goes wrong, the server removes it in its own time.
-                session.answer(until, delete)
+                let session = &session;
+                async move {
+                    // Whatever else goes wrong, the server removes it in its own time.
+                    if let Err(Failure::Refused(zk::Error::NotEmpty)) =
+                        session.answer(until, delete).await
+                    {
+                        client.tidy.shared(queue);
+                    }
+                }
             });
         drop(join_all(deletes).await);
     }

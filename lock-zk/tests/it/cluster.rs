@@ -14,8 +14,8 @@ use lock_zk::zookeeper_client as zk;
 
 use crate::fixture::{ROOT, config, config_of, context, eventually, ms, now, soon};
 
-/// Longer than an election takes.
-const SESSION: Duration = Duration::from_secs(8);
+/// Longer than an election takes, or the start of a member on a machine that is busy.
+const SESSION: Duration = Duration::from_secs(20);
 /// An election, and a machine that is busy.
 const LONG: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,9 @@ use lock_conformance::servers::ZooKeeperServer;
 use lock_core::{Backend, Renewal};
 use lock_zk::ZkBackend;
 
-use crate::fixture::{claim, client, eventually, granted, hold, lock_nodes, ms, queue, soon};
+use crate::fixture::{
+    claim, client, eventually, granted, hold, lock_nodes, ms, queue, quiet_server, soon,
+};
 
 /// Requests of clients that the server has taken, heartbeats and pings among them.
 fn received(server: &ZooKeeperServer) -> u64 {
@@ -25,7 +27,7 @@ async fn cycles(a: &Arc<ZkBackend>, count: usize) {
 
 #[tokio::test]
 async fn uncontended_cycle_is_two_quorum_writes() {
-    let server = ZooKeeperServer::start();
+    let server = quiet_server();
     let a = client(&server).await;
     cycles(&a, 1).await;
     let before = server.writes().expect("counted");
@@ -35,7 +37,7 @@ async fn uncontended_cycle_is_two_quorum_writes() {
 
 #[tokio::test]
 async fn try_on_a_held_lock_writes_nothing_and_is_not_seen() {
-    let server = ZooKeeperServer::start();
+    let server = quiet_server();
     let (a, b) = (client(&server).await, client(&server).await);
     hold(&a, &claim("n")).await;
     let before = server.writes().expect("counted");
@@ -53,7 +55,7 @@ async fn try_on_a_held_lock_writes_nothing_and_is_not_seen() {
 
 #[tokio::test]
 async fn hand_off_within_a_client_is_a_delete_and_a_create() {
-    let server = ZooKeeperServer::start();
+    let server = quiet_server();
     let a = client(&server).await;
     let mut held = claim("n");
     hold(&a, &held).await;
@@ -72,7 +74,7 @@ async fn hand_off_within_a_client_is_a_delete_and_a_create() {
 #[tokio::test]
 async fn thousand_locks_are_renewed_by_one_read() {
     const LOCKS: usize = 1_000;
-    let server = ZooKeeperServer::start();
+    let server = quiet_server();
     let a = client(&server).await;
     let claims: Vec<_> = (0..LOCKS)
         .map(|label| claim(&format!("n{label}")))
@@ -100,7 +102,7 @@ async fn thousand_locks_are_renewed_by_one_read() {
 #[tokio::test]
 async fn release_wakes_one_waiter_of_many() {
     const WAITERS: usize = 10;
-    let server = ZooKeeperServer::start();
+    let server = quiet_server();
     let first = client(&server).await;
     let mut held = (Arc::clone(&first), claim("n"));
     hold(&held.0, &held.1).await;
@@ -133,7 +135,7 @@ async fn release_wakes_one_waiter_of_many() {
 async fn ten_thousand_cycles_leave_no_node_and_no_watch() {
     const CYCLES: usize = 10_000;
     const TASKS: usize = 32;
-    let server = ZooKeeperServer::start();
+    let server = quiet_server();
     let a = client(&server).await;
     let base = server.watches().expect("counted");
     let running: Vec<_> = (0..TASKS)

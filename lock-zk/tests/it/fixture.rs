@@ -36,8 +36,18 @@ pub(crate) fn claim_for(text: &str, ttl: Duration) -> Claim {
     Claim::new(name(text), Identity::of_this_process("it"), ttl)
 }
 
+/// A context with the patience that a machine needs which is busy.
 pub(crate) fn context() -> Context {
-    Context::new(Identity::of_this_process("it"))
+    let mut context = Context::new(Identity::of_this_process("it"));
+    context.op_timeout = SESSION;
+    context
+}
+
+/// A server that leaves empty containers alone, so that only clients write.
+pub(crate) fn quiet_server() -> ZooKeeperServer {
+    ZooKeeperServer::builder()
+        .java("-Dznode.container.checkIntervalMs=3600000")
+        .start()
 }
 
 /// A configuration for every member.

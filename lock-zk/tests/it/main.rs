@@ -5,6 +5,7 @@ mod cluster;
 mod cycle;
 mod fence;
 mod fixture;
+mod late;
 mod nodes;
 mod queue;
 mod session;

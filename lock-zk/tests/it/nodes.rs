@@ -7,7 +7,7 @@ use lock_zk::zookeeper_client::{Acls, CreateMode};
 
 use crate::fixture::{
     ROOT, claim, claim_for, client, config, event, eventually, granted, hold, lock_nodes, look, ms,
-    name, queue, raw, soon,
+    name, queue, quiet_server, raw, soon,
 };
 
 #[tokio::test]
@@ -31,10 +31,8 @@ async fn everything_but_the_root_is_gone_after_the_last_client() {
 
 #[tokio::test]
 async fn unused_parents_are_removed_by_the_client_and_used_ones_stay() {
-    let server = ZooKeeperServer::builder()
-        // This server does not do it.
-        .java("-Dznode.container.checkIntervalMs=3600000")
-        .start();
+    // This server does not do it.
+    let server = quiet_server();
     let (a, b) = (client(&server).await, client(&server).await);
     let theirs = claim("theirs");
     for label in ["n", "theirs"] {

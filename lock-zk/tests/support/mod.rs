@@ -9,7 +9,7 @@ use lock_conformance::fault::jute::request;
 use lock_conformance::fault::{Call, Protocol, Proxy};
 use lock_conformance::servers::{StartError, ZooKeeperServer, missing_is_allowed};
 use lock_conformance::{
-    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
+    Arena, Case, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
 };
 use lock_core::{Clock, Connect, Context, Identity};
 use lock_zk::ZkConfig;
@@ -57,7 +57,13 @@ impl ZkHarness {
     }
 
     fn server(&self) -> Result<Arc<ZooKeeperServer>, Missing> {
-        let server = ZooKeeperServer::builder().members(self.members).try_start();
+        let server = ZooKeeperServer::builder()
+            .members(self.members)
+            // Cases stop all members for some seconds: no reason to elect another leader.
+            .config("syncLimit", "50")
+            // An empty container is the clients' affair, or counts would not be exact.
+            .java("-Dznode.container.checkIntervalMs=3600000")
+            .try_start();
         server.map(Arc::new).map_err(|error| Missing {
             what: error.to_string(),
             allowed: matches!(error, StartError::Missing { .. }) && missing_is_allowed("zookeeper"),
@@ -75,11 +81,20 @@ impl Harness for ZkHarness {
 
     fn pace(&self) -> Pace {
         Pace {
-            op_timeout: Duration::from_millis(1500),
+            // More than a session: cases stop a process until its session is over, and its requests with it.
+            op_timeout: SESSION * 2,
             // A delete and a create, in one round trip.
             local_hand_off: 2,
             ..Pace::new(SESSION)
         }
+    }
+
+    fn deviations(&self) -> &[Deviation] {
+        &[Deviation {
+            case: "R9.10",
+            reason: "a try reads before it writes, so that it writes nothing on a held lock: with its answers \
+                dropped it never asks for the grant. The lost answer to an acquire is in the tests of this crate.",
+        }]
     }
 
     fn supports(&self, fault: Fault) -> bool {
