@@ -20,7 +20,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let program = workspace.release_example("flash_sale");
     steps.run("example flash_sale", |_| {
         let mut build = workspace.cargo(["build", "--release", "-p", "distlock-examples"]);
-        build.args(["--example", "flash_sale"]);
+        build.args(["--example", "flash_sale", "--all-features"]);
         steps::run(&mut build)?;
         steps::run(&mut Command::new(&program))
     })?;
