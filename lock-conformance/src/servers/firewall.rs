@@ -53,7 +53,11 @@ impl Firewall {
                 _guardian: guardian,
             }),
             Err(error) => Err(StartError::Missing {
-                what: format!("nft with the right to use it (root; said: {error})"),
+                // The rest of what it says is the script again.
+                what: format!(
+                    "nft with the rights of root ({})",
+                    error.to_string().lines().next().unwrap_or_default()
+                ),
                 install: "apt-get install nftables",
             }),
         }

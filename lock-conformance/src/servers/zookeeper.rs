@@ -1,33 +1,24 @@
 //! A ZooKeeper: one server, or an ensemble.
 
+mod launch;
 mod session;
 mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
 use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
 
+use self::launch::{Settings, Started};
 use self::session::Session;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
-use super::firewall::{Firewall, Identity};
-use super::member::{Launch, Member};
-use super::port::free_ports;
-use super::process::ServerProcess;
+use super::firewall::Firewall;
+use super::member::Member;
 use crate::wait::poll;
-
-const INSTALL: &str = "apt-get install zookeeper libslf4j-java default-jre-headless";
-
-/// Where Debian puts what is needed of it: the server and the small logger it is content with.
-const JARS: [&str; 2] = [
-    "/usr/share/java/zookeeper.jar",
-    "/usr/share/java/slf4j-simple.jar",
-];
 
 /// An election takes a second or two; the rest is for a busy machine.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(60);
@@ -52,27 +43,14 @@ pub enum ZooKeeperMode {
 /// All methods block, and take `&self` so that fault hooks and threads can share one server.
 #[derive(Debug)]
 pub struct ZooKeeperServer {
-    ensemble: Ensemble,
+    started: Started,
 }
 
 /// How to start a [`ZooKeeperServer`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ZooKeeperBuilder {
-    members: usize,
-    tick: Duration,
-    min_session_timeout: Option<Duration>,
-    config: String,
-    java: Vec<OsString>,
-    isolatable: bool,
-}
-
-/// The ports of one server.
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    client: u16,
-    quorum: u16,
-    election: u16,
+    settings: Settings,
 }
 
 impl ZooKeeperServer {
@@ -98,12 +76,15 @@ impl ZooKeeperServer {
     /// A server with settings.
     pub fn builder() -> ZooKeeperBuilder {
         ZooKeeperBuilder {
-            members: 1,
-            tick: Duration::from_millis(200),
-            min_session_timeout: None,
-            config: String::new(),
-            java: Vec::new(),
-            isolatable: false,
+            settings: Settings {
+                members: 1,
+                tick: Duration::from_millis(200),
+                min_session_timeout: None,
+                config: String::new(),
+                java: Vec::new(),
+                tls: false,
+                isolatable: false,
+            },
         }
     }
 
@@ -117,6 +98,24 @@ impl ZooKeeperServer {
     #[must_use]
     pub fn url(&self) -> String {
         format!("zk://{}", self.connect_string())
+    }
+
+    /// Where clients with TLS connect, one for each member: `127.0.0.1:PORT`; none without
+    /// [`tls`](ZooKeeperBuilder::tls).
+    #[must_use]
+    pub fn tls_endpoints(&self) -> Vec<String> {
+        let ports = self
+            .started
+            .tls
+            .iter()
+            .flat_map(|_| &self.started.tls_ports);
+        ports.map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    /// PEM file of the authority that signed the server's certificate; `None` without [`tls`](ZooKeeperBuilder::tls).
+    #[must_use]
+    pub fn ca_path(&self) -> Option<&Path> {
+        self.started.tls.as_ref().map(|files| files.ca.as_path())
     }
 
     /// What a member is doing; `None` if it does not serve.
@@ -292,45 +291,51 @@ impl Deref for ZooKeeperServer {
     type Target = Ensemble;
 
     fn deref(&self) -> &Ensemble {
-        &self.ensemble
+        &self.started.ensemble
     }
 }
 
 impl ZooKeeperBuilder {
     /// How many members. Defaults to one.
     pub fn members(mut self, count: usize) -> Self {
-        self.members = count;
+        self.settings.members = count;
         self
     }
 
     /// The server's unit of time: sessions expire in steps of it. Defaults to 200 ms.
     pub fn tick(mut self, tick: Duration) -> Self {
-        self.tick = tick;
+        self.settings.tick = tick;
         self
     }
 
     /// The shortest session that is granted. Defaults to two ticks. The longest is always a minute.
     pub fn min_session_timeout(mut self, timeout: Duration) -> Self {
-        self.min_session_timeout = Some(timeout);
+        self.settings.min_session_timeout = Some(timeout);
         self
     }
 
     /// Members can be cut off from each other, see [`isolate`](Ensemble::isolate). Takes root and nftables: each member
     /// runs as a user of its own.
     pub fn isolatable(mut self) -> Self {
-        self.isolatable = true;
+        self.settings.isolatable = true;
+        self
+    }
+
+    /// Members also listen on a TLS port, with a certificate for `localhost` and 127.0.0.1 by an authority made for it.
+    pub fn tls(mut self) -> Self {
+        self.settings.tls = true;
         self
     }
 
     /// A line of every member's configuration file.
     pub fn config(mut self, key: &str, value: &str) -> Self {
-        let _ = writeln!(self.config, "{key}={value}");
+        let _ = writeln!(self.settings.config, "{key}={value}");
         self
     }
 
     /// A word for the Java machine of every member, such as `-Dname=value`.
     pub fn java(mut self, word: impl Into<OsString>) -> Self {
-        self.java.push(word.into());
+        self.settings.java.push(word.into());
         self
     }
 
@@ -349,7 +354,7 @@ impl ZooKeeperBuilder {
     /// If it is missing and must not be, or does not start.
     #[must_use]
     pub fn start_or_skip(self) -> Option<ZooKeeperServer> {
-        if self.isolatable {
+        if self.settings.isolatable {
             skip_if_allowed("isolation", Firewall::new())?;
         }
         skip_if_allowed("zookeeper", self.try_start())
@@ -360,118 +365,9 @@ impl ZooKeeperBuilder {
     /// # Errors
     /// [`StartError::Missing`] when Java or ZooKeeper is not installed; otherwise why it did not start.
     pub fn try_start(self) -> Result<ZooKeeperServer, StartError> {
-        if let Some(missing) = JARS.iter().find(|jar| !Path::new(jar).is_file()) {
-            return Err(StartError::Missing {
-                what: (*missing).to_owned(),
-                install: INSTALL,
-            });
-        }
-        let (ensemble, ()) = Ensemble::start(self.isolatable, || self.prepare())?;
-        Ok(ZooKeeperServer { ensemble })
-    }
-
-    fn prepare(&self) -> Result<(Vec<Member>, ()), StartError> {
-        let ports: Vec<Ports> = (0..self.members)
-            .map(|_| {
-                let [client, quorum, election] = free_ports();
-                Ports {
-                    client,
-                    quorum,
-                    election,
-                }
-            })
-            .collect();
-        let members = (0..self.members)
-            .map(|i| self.member(i, &ports))
-            .collect::<io::Result<_>>()?;
-        Ok((members, ()))
-    }
-
-    fn member(&self, index: usize, ports: &[Ports]) -> io::Result<Member> {
-        let process = ServerProcess::new("distlock-zookeeper-")?;
-        fs::write(
-            process.dir().join("zoo.cfg"),
-            self.config_file(index, ports),
-        )?;
-        let data = process.dir().join("data");
-        fs::create_dir(&data)?;
-        fs::write(data.join("myid"), format!("{}\n", index + 1))?;
-        Member::new(process, self.launch(ports[index]))
-    }
-
-    fn config_file(&self, index: usize, ports: &[Ports]) -> String {
-        let tick = self.tick.as_millis();
-        let min = self
-            .min_session_timeout
-            .unwrap_or(2 * self.tick)
-            .as_millis();
-        let mut file = format!(
-            "tickTime={tick}\n\
-             initLimit=50\n\
-             syncLimit=10\n\
-             dataDir=data\n\
-             clientPort={}\n\
-             clientPortAddress=127.0.0.1\n\
-             admin.enableServer=false\n\
-             maxClientCnxns=0\n\
-             4lw.commands.whitelist=*\n\
-             minSessionTimeout={min}\n\
-             maxSessionTimeout=60000\n\
-             forceSync=no\n",
-            ports[index].client
-        );
-        if ports.len() > 1 {
-            for (i, ports) in ports.iter().enumerate() {
-                let (
-                    id,
-                    Ports {
-                        quorum, election, ..
-                    },
-                ) = (i + 1, ports);
-                let _ = writeln!(file, "server.{id}=127.0.0.1:{quorum}:{election}");
-            }
-        }
-        // Last, so that a test's own settings win.
-        file.push_str(&self.config);
-        file
-    }
-
-    fn launch(&self, ports: Ports) -> Launch {
-        let superuser = format!(
-            "-Dzookeeper.DigestAuthenticationProvider.superDigest={}",
-            session::SUPER_DIGEST
-        );
-        let mut args: Vec<OsString> = [
-            "-Xmx256m",
-            "-XX:+UseSerialGC",
-            // Quick to start; nothing here runs long enough for better code to pay.
-            "-XX:TieredStopAtLevel=1",
-            // No files in a shared directory, which a killed process would leave behind.
-            "-XX:-UsePerfData",
-            "-Djava.net.preferIPv4Stack=true",
-            "-Dznode.container.checkIntervalMs=1000",
-            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-            &superuser,
-        ]
-        .map(OsString::from)
-        .into();
-        args.extend(self.java.iter().cloned());
-        let class_path = JARS.join(":");
-        let main = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
-        args.extend(["-cp", &class_path, main, "./zoo.cfg"].map(OsString::from));
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.client));
-        Launch {
-            what: "ZooKeeper",
-            install: INSTALL,
-            program: "java".into(),
-            args,
-            env: Vec::new(),
-            port: ports.client,
-            identity: self
-                .isolatable
-                .then(|| Identity::new(ports.client, [ports.quorum, ports.election])),
-            is_ready: Box::new(move || words::mode(addr).is_some()),
-        }
+        Ok(ZooKeeperServer {
+            started: self.settings.start()?,
+        })
     }
 }
 

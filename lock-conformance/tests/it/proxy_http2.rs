@@ -186,7 +186,11 @@ fn events_are_dropped_and_what_a_watch_answers_otherwise_passes() {
         client.put("k", b"heard").await;
         let event = watch.answer().await;
         assert!(contains(&event, b"heard") && !contains(&event, b"xxx"));
-        assert_eq!(server.watchers().unwrap(), 2);
+        assert_eq!(
+            (server.watchers().unwrap(), server.watch_streams().unwrap()),
+            (2, 1)
+        );
+        assert_eq!(server.watch_events().unwrap(), rounds + 1);
         let stats = proxy.stats();
         assert_eq!((stats.pushes, stats.pushes_dropped), (rounds + 1, rounds));
     });

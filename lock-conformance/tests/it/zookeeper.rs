@@ -1,8 +1,16 @@
 //! The ZooKeeper launcher against the real server.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use lock_conformance::servers::{ZooKeeperMode, ZooKeeperServer};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::poll;
 
@@ -171,6 +179,43 @@ fn isolated_follower_answers_clients_until_it_notices() {
     assert!(poll(
         || server.mode(follower) == Some(ZooKeeperMode::Follower)
     ));
+}
+
+#[test]
+fn tls_server_has_a_certificate_of_its_authority_and_a_plain_port() {
+    let Some(server) = ZooKeeperServer::builder().members(3).tls().start_or_skip() else {
+        return;
+    };
+    server.create("/k", b"v").unwrap();
+    assert_eq!(server.tls_endpoints().len(), 3);
+    let ca = server.ca_path().unwrap();
+    for endpoint in server.tls_endpoints() {
+        assert!(ask_over_tls(&endpoint, ca, "srvr").contains("Mode: "));
+    }
+}
+
+/// Asks a four-letter word of a server whose certificate that authority has signed.
+fn ask_over_tls(endpoint: &str, ca: &Path, word: &str) -> String {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(ca).unwrap())
+        .unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "127.0.0.1".try_into().unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(endpoint).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut stream = StreamOwned::new(connection, stream);
+    stream.write_all(word.as_bytes()).unwrap();
+    let mut answer = [0; 1024];
+    let n = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..n]).into_owned()
 }
 
 fn zxid_line(answer: &str) -> Option<String> {

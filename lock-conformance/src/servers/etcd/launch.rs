@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::{env, io};
 
 use super::ctl::{self, Ctl, INSTALL};
 use super::metrics::EtcdMetrics;
@@ -93,7 +93,7 @@ impl Settings {
             processes.push(ServerProcess::new("distlock-etcd-")?);
         }
         let tls = match self.tls {
-            true => Some(shared_certificate(&processes)?),
+            true => Some(tls::generate_for(&processes)?),
             false => None,
         };
         let cluster = ports
@@ -184,24 +184,6 @@ fn is_ready(metrics: SocketAddr, ctl: &Ctl) -> bool {
     metrics.count("etcd_server_has_leader") == 1
         && metrics.count("etcd_cluster_version") == 1
         && ctl.run(&["endpoint", "status"]).is_ok()
-}
-
-/// One certificate for all members, in each one's own directory; gives the first's.
-fn shared_certificate(processes: &[ServerProcess]) -> Result<TlsFiles, StartError> {
-    let failed = |why: String| StartError::Failed {
-        what: "etcd".to_owned(),
-        why,
-    };
-    let first = processes
-        .first()
-        .ok_or_else(|| failed("it has no member".to_owned()))?;
-    let files = tls::generate(first.dir()).map_err(|error| failed(error.to_string()))?;
-    for process in &processes[1..] {
-        for file in [tls::CERT, tls::KEY] {
-            fs::copy(first.dir().join(file), process.dir().join(file))?;
-        }
-    }
-    Ok(files)
 }
 
 fn local(port: u16) -> SocketAddr {
