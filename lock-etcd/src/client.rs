@@ -91,9 +91,9 @@ impl Client {
         txn: Txn,
         by: BootInstant,
     ) -> Result<Answers, Stopped> {
-        let sent = |mut calls: Calls| {
-            let txn = txn.clone();
-            async move { calls.kv.txn(txn).await }
+        let sent = |calls: &Calls| {
+            let (mut kv, txn) = (calls.kv(), txn.clone());
+            async move { kv.txn(txn).await }
         };
         let response = self.connection.call(op, by, sent).await?;
         self.connection.heard(response.header());

@@ -154,12 +154,12 @@ impl Connection {
         &self,
         op: &'static str,
         by: BootInstant,
-        make: impl Fn(Calls) -> F + Send + Sync,
+        make: impl Fn(&Calls) -> F + Send + Sync,
     ) -> Result<T, Stopped> {
         let mut fresh_token = false;
         loop {
             let live = self.ready(op, by).await.map_err(Stopped::Early)?;
-            let failure = match self.answered(&live, by, make(live.calls.clone())).await {
+            let failure = match self.answered(&live, by, make(&live.calls)).await {
                 Some(Ok(answer)) => return Ok(answer),
                 Some(Err(error)) => Failure::from(error),
                 None => {
@@ -380,7 +380,7 @@ impl Connection {
 
     /// Proves that the member can talk to a quorum, and that our rights reach that far.
     async fn prove(&self, calls: &Calls) -> Result<()> {
-        let mut kv = calls.kv.clone();
+        let mut kv = calls.kv();
         let options = GetOptions::new().with_count_only();
         let answer = kv
             .get(self.probe.clone(), Some(options))

@@ -43,7 +43,7 @@ pub(crate) async fn open(client: &Client, live: Live) -> Result<Stream> {
     let connection = &client.connection;
     let (id, calls) = (live.id, live.calls);
     let opening = async {
-        let mut watch = calls.watch.clone();
+        let mut watch = calls.watch();
         let options = WatchOptions::new()
             .with_watch_id(INBOX)
             .with_filters([WatchFilterType::NoDelete]);
@@ -197,7 +197,7 @@ async fn say(client: &Client, requests: &mut WatchRequestSender, order: Order) -
 /// revision: somebody may have deleted both. The member that has told us of one knows of the other, so
 /// it is asked for what it has, without a quorum.
 async fn confirm(client: Arc<Client>, calls: Calls, next: Due, revision: i64) {
-    let mut kv = calls.kv;
+    let mut kv = calls.kv();
     let options = GetOptions::new().with_keys_only().with_serializable();
     let reading = kv.get(next.held.key.clone(), Some(options));
     let connection = &client.connection;
