@@ -198,7 +198,7 @@ impl Client {
                 Err(failed) => return failed,
             }
         }
-        refused(unavailable("acquire", "no answer in time"))
+        refused(unavailable("acquire", "asked again and again, to no avail"))
     }
 
     async fn ask_once(
@@ -316,9 +316,13 @@ impl Client {
         }
         let generation = found.one().map_err(refused)?.map_or(0, |kv| kv.version());
         let own = found.one().map_err(refused)?;
-        if generation != put.generation {
+        if generation > put.generation {
             lease.adopt(generation);
             return Ok(Answer::Again);
+        }
+        if generation < put.generation {
+            // Somebody has deleted the record of it: copies that were given up could win again.
+            return Ok(Answer::LeaseGone);
         }
         if let Ask::Try = ask {
             return match found.one().map_err(refused)? {

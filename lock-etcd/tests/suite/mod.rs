@@ -67,7 +67,8 @@ impl Harness for EtcdHarness {
 
     fn pace(&self) -> Pace {
         Pace {
-            op_timeout: Duration::from_millis(1500),
+            // Members that share a busy machine lose their leader now and then, and need a while.
+            op_timeout: Duration::from_secs(if self.members == 1 { 2 } else { 3 }),
             ..Pace::new(Duration::from_secs(1))
         }
     }
