@@ -133,3 +133,6 @@ impl Book {
 fn given_up() -> Error {
     invalid("acquire", "this claim was released")
 }
+
+#[cfg(test)]
+mod tests;

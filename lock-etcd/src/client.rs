@@ -213,6 +213,7 @@ impl Client {
             Ask::Join => put.join(),
             Ask::Pass { held, .. } => put.pass(held),
         };
+        let sent = self.now();
         let lease_was_there = lease.validity().is_some();
         let freshening = self.freshen(lease);
         let mut found = match self.txn("acquire", txn, by).await {
@@ -250,7 +251,7 @@ impl Client {
                 found.skip();
                 let first = found.one().map_err(unknown)?;
                 let last = found.get().map_err(unknown)?;
-                match self.standing(created, first.as_ref(), &last) {
+                match self.standing((created, sent), first.as_ref(), &last) {
                     Ok(asked) => asked,
                     Err(error) => return Err(self.withdraw(put, created, error).await),
                 }
@@ -276,7 +277,7 @@ impl Client {
     /// Where a claim stands that was put at `created`.
     fn standing(
         &self,
-        created: i64,
+        (created, sent): (i64, BootInstant),
         first: Option<&KeyValue>,
         last: &GetResponse,
     ) -> Result<Asked> {
@@ -290,7 +291,7 @@ impl Client {
         let holds = first.create_revision() == before.create_revision();
         let ahead = Ahead {
             holds,
-            ..self.ahead("acquire", before, last.count(), created)?
+            ..self.ahead("acquire", before, last.count(), (created, sent))?
         };
         // Whoever is first has to be a lock for the others to wait for.
         match Record::decode(first.value()) {

@@ -26,6 +26,10 @@
 //! * Before 3.4.31 and 3.5.13 as well, a new leader may say for a moment that a lease does not exist. The
 //!   holder is told of a loss then, and the lease is revoked in earnest.
 //!
+//! A waiter's key that is deleted by hand in the same 25 ms as the holder's is noticed by the next renewal, a
+//! third of the TTL later. Break holds with [`break_hold`](lock_core::Backend::break_hold), which tells the victim at
+//! once, and leave the keys of waiters alone.
+//!
 //! etcd's own lock service, `v3lock`, is not used: in 3.4 it grants locks on leases that are dead.
 //!
 //! # Keys
@@ -50,7 +54,7 @@
 //! |---|---|
 //! | acquire, and release | one transaction each |
 //! | try | one transaction, which changes nothing when somebody holds or waits |
-//! | wait | no request, and one event when the one before is gone. If that one held, the waiter looks once whether its own key is still there, at the member that told it and without a quorum |
+//! | wait | no request, and one event when the one before is gone. Nothing is read if that one held the lock, and this client has seen its own key within 25 ms; otherwise one key is, at the member that told it and without a quorum |
 //! | look at places, in case an event was lost | one transaction of reads for all places of a client that are due: every 750 ms at the head of a queue, every 6 s at the end of a long one |
 //! | renew | one keep-alive for each lease, and its keys are read 128 at a time |
 //!

@@ -149,7 +149,7 @@ pub(crate) fn look<'a>(claims: impl IntoIterator<Item = (&'a Held, &'a [u8])>) -
             .with_limit(1)
             .with_max_create_revision(held.created - 1);
         steps.push(own(held));
-        steps.push(TxnOp::get(name.to_vec(), Some(before)));
+        steps.push(TxnOp::get(name, Some(before)));
         steps.push(first(name));
     }
     Txn::new().and_then(steps)

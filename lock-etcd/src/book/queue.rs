@@ -33,20 +33,21 @@ impl Book {
         }
     }
 
-    /// A key was deleted at `revision`. Answers who is next, if its own key was there at that revision;
-    /// the others who waited behind it are to be looked at.
+    /// A key was deleted at `revision`. Whoever stood right behind the holder has the lock; answers who else
+    /// stood behind the key, and has to look.
     pub(crate) fn deleted(&self, id: i64, key: &[u8], revision: i64, now: BootInstant) -> Vec<Due> {
         let mut pages = self.lock();
         if let Some(order) = pages.follow.deleted(id, key, revision) {
             // Nobody watches any more when the client is being closed.
             let _ = self.orders.send(order);
         }
-        let mut next = Vec::new();
+        let mut look = Vec::new();
         for nonce in pages.behind.get(key).cloned().unwrap_or_default() {
             let Some(entry) = pages.entries.get_mut(&nonce) else {
                 continue;
             };
             let due = entry.due(&self.keys);
+            // A lease whose end may have passed may have taken the claim's own key along.
             let valid = entry.lease.is_valid(now);
             let Stage::Waiting(wait) = &mut entry.stage else {
                 continue;
@@ -55,35 +56,15 @@ impl Book {
                 // An earlier life of the key.
                 continue;
             }
-            match due {
-                // It was the holder's. Nobody was between them, and nobody can come between them.
-                Some(due) if wait.ahead.holds && valid => next.push(due),
-                _ => wait.look_now(now),
+            // Nobody was between the two, and nobody can come between them.
+            if wait.ahead.holds && valid && wait.ahead.is_recent(now) {
+                self.grant(&mut pages, nonce, now);
+            } else {
+                wait.told = true;
+                look.extend(due);
             }
-            let planned = wait.due;
-            self.hurry_for(&pages, planned);
         }
-        next
-    }
-
-    /// The claim at the head of its queue has its key, and the one before it is gone.
-    pub(crate) fn next_in_line(&self, due: &Due, now: BootInstant) {
-        let mut pages = self.lock();
-        let nonce = due.claim.nonce;
-        let Some(entry) = pages.entries.get_mut(&nonce) else {
-            return;
-        };
-        let same = entry.held().is_some_and(|held| held == due.held);
-        let valid = entry.lease.is_valid(now);
-        let Stage::Waiting(wait) = &mut entry.stage else {
-            return;
-        };
-        if same && valid {
-            self.grant(&mut pages, nonce, now);
-        } else {
-            wait.look_now(now);
-            self.hurry_for(&pages, Some(now));
-        }
+        look
     }
 
     /// This claim is to be looked at as soon as possible.
