@@ -30,8 +30,7 @@ const TTL: Duration = Duration::from_secs(10);
 fn main() {
     let mut words = std::env::args().skip(1);
     let worker = (words.next(), words.next(), words.next());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");

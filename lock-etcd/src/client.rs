@@ -249,9 +249,8 @@ impl Client {
             Ask::Try => Asked::Granted { created },
             Ask::Join | Ask::Pass { .. } => {
                 found.skip();
-                let first = found.one().map_err(unknown)?;
-                let last = found.get().map_err(unknown)?;
-                match self.standing((created, sent), first.as_ref(), &last) {
+                let tail = found.get().map_err(unknown)?;
+                match self.standing(created, sent, &tail) {
                     Ok(asked) => asked,
                     Err(error) => return Err(self.withdraw(put, created, error).await),
                 }
@@ -274,30 +273,28 @@ impl Client {
         Some(tokio::spawn(async move { client.extend(&lease).await }))
     }
 
-    /// Where a claim stands that was put at `created`.
-    fn standing(
-        &self,
-        (created, sent): (i64, BootInstant),
-        first: Option<&KeyValue>,
-        last: &GetResponse,
-    ) -> Result<Asked> {
-        let first = first.ok_or_else(|| protocol("acquire", "a queue without a head"))?;
-        if first.create_revision() == created {
+    /// Where a claim stands that was put at `created`, by the tail of its queue.
+    fn standing(&self, created: i64, sent: BootInstant, tail: &GetResponse) -> Result<Asked> {
+        let mine = tail.kvs().first();
+        if mine.is_none_or(|mine| mine.create_revision() != created) {
+            return Err(protocol("acquire", "a queue without its last"));
+        }
+        let Some(before) = tail.kvs().get(1) else {
             return Ok(Asked::Granted { created });
-        }
-        // The last is the claim itself.
-        let before = last.kvs().get(1);
-        let before = before.ok_or_else(|| protocol("acquire", "a queue of one, with two in it"))?;
-        let holds = first.create_revision() == before.create_revision();
-        let ahead = Ahead {
-            holds,
-            ..self.ahead("acquire", before, last.count(), (created, sent))?
         };
-        // Whoever is first has to be a lock for the others to wait for.
-        match Record::decode(first.value()) {
-            Some(_) => Ok(Asked::Queued { created, ahead }),
-            None => Err(Error::new(ErrorKind::WrongType, "acquire")),
+        // Whoever is before has to be a lock for the others to wait for.
+        if tail
+            .kvs()
+            .iter()
+            .any(|kv| Record::decode(kv.value()).is_none())
+        {
+            return Err(Error::new(ErrorKind::WrongType, "acquire"));
         }
+        let ahead = Ahead {
+            holds: tail.count() == 2,
+            ..self.ahead("acquire", before, tail.count(), (created, sent))?
+        };
+        Ok(Asked::Queued { created, ahead })
     }
 
     /// Why nothing was put.
