@@ -81,6 +81,15 @@ pub(crate) struct Due {
     pub(crate) name: Vec<u8>,
 }
 
+/// A key that was deleted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deleted<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) revision: i64,
+    /// Its client has put another claim in the same step.
+    pub(crate) passed: bool,
+}
+
 /// All claims of one client.
 #[derive(Debug)]
 pub(crate) struct Book {

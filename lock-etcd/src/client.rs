@@ -15,7 +15,7 @@ use crate::book::{Asked, Book, Outcome};
 use crate::connection::{Connection, Stopped};
 use crate::endpoint::{Calls, nothing_asked};
 use crate::error::{protocol, unavailable};
-use crate::key::Keys;
+use crate::key::{Came, Keys};
 use crate::lease::{Chosen, Lease, LeaseUse, Leases};
 use crate::record::Record;
 use crate::txn::{self, Answers, Held, Put};
@@ -146,7 +146,11 @@ impl Client {
     /// Registers `claim` and asks for the lock in a task of its own: what a dropped caller leaves
     /// behind is then known, and not guessed at. From here to the task's start there is no await.
     pub(crate) fn ask(self: &Arc<Self>, claim: &Claim, lease: LeaseUse, ask: Ask) -> Result<()> {
-        self.book.begin(claim, lease)?;
+        let came = match ask {
+            Ask::Try | Ask::Join => Came::Joined,
+            Ask::Pass { .. } => Came::Passed,
+        };
+        self.book.begin(claim, lease, came)?;
         claim.progress.report(Reach::Sent);
         self.spawn_asking(claim, ask);
         Ok(())

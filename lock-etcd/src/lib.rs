@@ -34,13 +34,13 @@
 //!
 //! # Keys
 //!
-//! A name is one segment of a key: `/` and `%` in it are escaped as in URLs. A client has at most three
-//! keys for a name, and uses them again and again; what tells one hold from another is the revision at
-//! which the key was created.
+//! A name is one segment of a key: `/` and `%` in it are escaped as in URLs. A client has a few keys for a
+//! name, at most four as a rule, and uses them again and again; what tells one hold from another is the
+//! revision at which the key was created.
 //!
 //! | key | what | lives |
 //! |---|---|---|
-//! | `P/l/NAME/CLIENT/SLOT` | a holder or waiter; the oldest of a name holds. Text, separated by tabs: `distlock1`, nonce, base of the token, TTL in ms, ms since 1970 at its coming, `pid host label` | with the client's lease for that TTL |
+//! | `P/l/NAME/CLIENT/SLOT` | a holder or waiter; the oldest of a name holds. Text, separated by tabs: `distlock1`, nonce, base of the token, TTL in ms, ms since 1970 at its coming, `pid host label`. `SLOT` is a number behind `p` for a claim to which its own client has passed the lock on, behind `j` for all others | with the client's lease for that TTL |
 //! | `P/g/LEASE` | its version counts the requests on this lease that were given up unanswered, so that a late copy of one does nothing | with that lease |
 //! | `P/b/CLIENT` | the nonce of a hold that an operator broke; read, then deleted | with the lease of the hold |
 //! | `P/f` | what is added to revisions to make tokens | for ever; only if a `fence_base` was ever given |
@@ -54,7 +54,7 @@
 //! |---|---|
 //! | acquire, and release | one transaction each |
 //! | try | one transaction, which changes nothing when somebody holds or waits |
-//! | wait | no request, and one event when the one before is gone. Nothing is read if that one held the lock, and this client has seen its own key within 25 ms; otherwise one key is, at the member that told it and without a quorum |
+//! | wait | no request, and one event when the one before is gone. Nothing is read if that one is known to have held the lock (it was the holder when the waiter came, or has passed the lock on within its client), and the waiter's own key was seen within 25 ms. Otherwise one key is read, at the member that told it and without a quorum |
 //! | look at places, in case an event was lost | one transaction of reads for all places of a client that are due: every 750 ms at the head of a queue, every 6 s at the end of a long one |
 //! | renew | one keep-alive for each lease, and its keys are read 128 at a time |
 //!

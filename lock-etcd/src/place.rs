@@ -129,6 +129,7 @@ impl Client {
             key: kv.key().to_vec(),
             created: kv.create_revision(),
             start: self.keys.start_of(parts),
+            came: parts.came,
             holds: false,
             seen,
             since,

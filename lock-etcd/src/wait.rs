@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lock_core::BootInstant;
 
+use crate::key::Came;
+
 /// How often the first in the queue looks by itself, in case a deletion was not heard of.
 const LOOK: Duration = Duration::from_millis(750);
 /// A claim whose own key was there so shortly before the one ahead went needs no look at it. Only a
@@ -18,8 +20,9 @@ pub(crate) struct Ahead {
     pub(crate) key: Vec<u8>,
     /// The revision at which the key was created.
     pub(crate) created: i64,
-    /// What the keys of that client for the name begin with.
+    /// What the keys of that client for the name, and for claims that came as this one, begin with.
     pub(crate) start: Vec<u8>,
+    pub(crate) came: Came,
     /// Whether it holds the lock, rather than waits itself.
     pub(crate) holds: bool,
     /// The revision at which all this was so, and the claim's own key was there.
@@ -86,6 +89,7 @@ mod tests {
             key: b"k".to_vec(),
             created: 1,
             start: b"".to_vec(),
+            came: Came::Joined,
             holds,
             seen: 1,
             since: BootInstant::from_origin(Duration::from_secs(1)),

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    EventType, GetResponse, SortOrder, WatchFilterType, WatchOptions, WatchRequestSender,
+    EventType, GetResponse, KeyValue, SortOrder, WatchFilterType, WatchOptions, WatchRequestSender,
     WatchResponse, WatchResponseStream,
 };
 use lock_core::{Error, ErrorKind, Event, Result};
 use tokio::sync::mpsc;
 
-use crate::book::Due;
+use crate::book::{Deleted, Due};
 use crate::client::Client;
 use crate::connection::Live;
 use crate::endpoint::Calls;
@@ -177,11 +177,12 @@ async fn say(client: &Client, requests: &mut WatchRequestSender, order: Order) -
     let connection = &client.connection;
     let saying = async {
         match order {
-            Order::Watch { id, start } => {
-                let options = WatchOptions::new()
-                    .with_prefix()
-                    .with_watch_id(id)
-                    .with_filters([WatchFilterType::NoPut]);
+            Order::Watch { id, start, puts } => {
+                let options = WatchOptions::new().with_prefix().with_watch_id(id);
+                let options = match puts {
+                    true => options,
+                    false => options.with_filters([WatchFilterType::NoPut]),
+                };
                 requests.watch(start, Some(options)).await
             }
             Order::Cancel { id } => requests.cancel(id).await,
@@ -249,12 +250,24 @@ fn hear(client: &Arc<Client>, calls: &Calls, response: &WatchResponse) -> Heard 
         client.book.watch_confirmed(id, revision, now);
         return Heard::Fine;
     }
-    for event in response.events() {
+    let events = response.events();
+    let put_at = |revision: i64| {
+        let put = |kv: &KeyValue| kv.mod_revision() == revision;
+        let mut puts = events
+            .iter()
+            .filter(|event| event.event_type() == EventType::Put);
+        puts.any(|event| event.kv().is_some_and(put))
+    };
+    for event in events {
         let Some(kv) = event.kv() else { continue };
         match event.event_type() {
             EventType::Delete => {
-                let revision = kv.mod_revision();
-                for next in client.book.deleted(id, kv.key(), revision, now) {
+                let gone = Deleted {
+                    key: kv.key(),
+                    revision: kv.mod_revision(),
+                    passed: put_at(kv.mod_revision()),
+                };
+                for next in client.book.deleted(id, gone, now) {
                     tokio::spawn(look_here(Arc::clone(client), calls.clone(), next));
                 }
             }

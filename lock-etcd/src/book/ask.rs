@@ -10,17 +10,18 @@ use super::{Asked, Book, Outcome, given_up};
 use crate::base;
 use crate::error::protocol;
 use crate::fence::Fence;
+use crate::key::Came;
 use crate::lease::{Lease, LeaseUse};
 use crate::txn::Put;
 
 impl Book {
     /// Notes that requests are about to be sent for `claim`, on `lease`.
-    pub(crate) fn begin(&self, claim: &Claim, lease: LeaseUse) -> Result<(), Error> {
+    pub(crate) fn begin(&self, claim: &Claim, lease: LeaseUse, came: Came) -> Result<(), Error> {
         let mut pages = self.lock();
         if pages.entries.contains_key(&claim.nonce) {
             return Err(given_up());
         }
-        let slot = pages.free_slot(&self.keys, &claim.name);
+        let slot = pages.free_slot(&self.keys, &claim.name, came);
         let entry = Entry {
             base: 0,
             claim: claim.clone(),
@@ -52,11 +53,12 @@ impl Book {
     /// Its key is taken, by something that this client does not know: it gets another one.
     pub(crate) fn take_other_slot(&self, nonce: Nonce) {
         let mut pages = self.lock();
-        let Some(name) = pages.entries.get(&nonce).map(|e| e.claim.name.clone()) else {
+        let Some(entry) = pages.entries.get(&nonce) else {
             return;
         };
+        let (name, came) = (entry.claim.name.clone(), entry.slot.came);
         // The old one is still in use here, so another is given.
-        let slot = pages.free_slot(&self.keys, &name);
+        let slot = pages.free_slot(&self.keys, &name, came);
         if let Some(entry) = pages.entries.get_mut(&nonce) {
             entry.slot = slot;
         }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::Due;
 use crate::base::Base;
 use crate::follow::Follow;
-use crate::key::Keys;
+use crate::key::{Came, Keys};
 use crate::lease::LeaseUse;
 use crate::record::Record;
 use crate::txn::{Held, Put};
@@ -19,6 +19,7 @@ use crate::wait::Wait;
 /// the lowest free one is next, so a lock has few keys however often it is used.
 #[derive(Debug)]
 pub(super) struct Slot {
+    pub(super) came: Came,
     number: u32,
     pub(super) key: Vec<u8>,
 }
@@ -100,14 +101,19 @@ impl Entry {
 }
 
 impl Pages {
-    pub(super) fn free_slot(&mut self, keys: &Keys, name: &LockName) -> Arc<Slot> {
+    pub(super) fn free_slot(&mut self, keys: &Keys, name: &LockName, came: Came) -> Arc<Slot> {
         let taken = self.slots.entry(name.clone()).or_default();
         let number = (0..)
-            .find(|number| taken.iter().all(|slot| slot.number != *number))
+            .find(|number| {
+                taken
+                    .iter()
+                    .all(|slot| (slot.came, slot.number) != (came, *number))
+            })
             .unwrap_or_default();
         let slot = Arc::new(Slot {
+            came,
             number,
-            key: keys.slot(name, number),
+            key: keys.slot(name, came, number),
         });
         taken.push(Arc::clone(&slot));
         slot

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use lock_core::{BootInstant, Nonce, Reach};
 
 use super::entry::{Pages, Stage};
-use super::{Book, Due};
+use super::{Book, Deleted, Due};
 use crate::follow::{Following, Order};
+use crate::key::Came;
 use crate::lease::Lease;
 use crate::wait::{Ahead, Wait};
 
@@ -33,9 +34,15 @@ impl Book {
         }
     }
 
-    /// A key was deleted at `revision`. Whoever stood right behind the holder has the lock; answers who else
-    /// stood behind the key, and has to look.
-    pub(crate) fn deleted(&self, id: i64, key: &[u8], revision: i64, now: BootInstant) -> Vec<Due> {
+    /// A key was deleted at `revision`; with `passed`, its client has passed the lock on in the same step, so
+    /// it had it. Whoever stood right behind the holder has the lock; answers who else stood behind the
+    /// key, and has to look.
+    pub(crate) fn deleted(&self, id: i64, gone: Deleted<'_>, now: BootInstant) -> Vec<Due> {
+        let Deleted {
+            key,
+            revision,
+            passed,
+        } = gone;
         let mut pages = self.lock();
         if let Some(order) = pages.follow.deleted(id, key, revision) {
             // Nobody watches any more when the client is being closed.
@@ -57,7 +64,7 @@ impl Book {
                 continue;
             }
             // Nobody was between the two, and nobody can come between them.
-            if wait.ahead.holds && valid && wait.ahead.is_recent(now) {
+            if (wait.ahead.holds || passed) && valid && wait.ahead.is_recent(now) {
                 self.grant(&mut pages, nonce, now);
             } else {
                 wait.told = true;
@@ -95,9 +102,11 @@ impl Book {
         ahead: Ahead,
         now: BootInstant,
     ) {
-        let (following, order) = pages
-            .follow
-            .begin(&ahead.start, &ahead.key, ahead.created, now);
+        let puts = ahead.came == Came::Passed;
+        let (following, order) =
+            pages
+                .follow
+                .begin((&ahead.start, puts), &ahead.key, ahead.created, now);
         if let Some(order) = order {
             // Nobody watches any more when the client is being closed.
             let _ = self.orders.send(order);
