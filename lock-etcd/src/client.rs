@@ -15,7 +15,7 @@ use crate::book::{Asked, Book, Outcome};
 use crate::connection::{Connection, Stopped};
 use crate::endpoint::{Calls, nothing_asked};
 use crate::error::{protocol, unavailable};
-use crate::key::Keys;
+use crate::key::{Came, Keys};
 use crate::lease::{Chosen, Lease, LeaseUse, Leases};
 use crate::record::Record;
 use crate::txn::{self, Answers, Held, Put};
@@ -91,9 +91,9 @@ impl Client {
         txn: Txn,
         by: BootInstant,
     ) -> Result<Answers, Stopped> {
-        let sent = |mut calls: Calls| {
-            let txn = txn.clone();
-            async move { calls.kv.txn(txn).await }
+        let sent = |calls: &Calls| {
+            let (mut kv, txn) = (calls.kv(), txn.clone());
+            async move { kv.txn(txn).await }
         };
         let response = self.connection.call(op, by, sent).await?;
         self.connection.heard(response.header());
@@ -146,7 +146,11 @@ impl Client {
     /// Registers `claim` and asks for the lock in a task of its own: what a dropped caller leaves
     /// behind is then known, and not guessed at. From here to the task's start there is no await.
     pub(crate) fn ask(self: &Arc<Self>, claim: &Claim, lease: LeaseUse, ask: Ask) -> Result<()> {
-        self.book.begin(claim, lease)?;
+        let came = match ask {
+            Ask::Try | Ask::Join => Came::Joined,
+            Ask::Pass { .. } => Came::Passed,
+        };
+        self.book.begin(claim, lease, came)?;
         claim.progress.report(Reach::Sent);
         self.spawn_asking(claim, ask);
         Ok(())
@@ -198,7 +202,7 @@ impl Client {
                 Err(failed) => return failed,
             }
         }
-        refused(unavailable("acquire", "no answer in time"))
+        refused(unavailable("acquire", "asked again and again, to no avail"))
     }
 
     async fn ask_once(
@@ -213,6 +217,7 @@ impl Client {
             Ask::Join => put.join(),
             Ask::Pass { held, .. } => put.pass(held),
         };
+        let sent = self.now();
         let lease_was_there = lease.validity().is_some();
         let freshening = self.freshen(lease);
         let mut found = match self.txn("acquire", txn, by).await {
@@ -248,9 +253,8 @@ impl Client {
             Ask::Try => Asked::Granted { created },
             Ask::Join | Ask::Pass { .. } => {
                 found.skip();
-                let first = found.one().map_err(unknown)?;
-                let last = found.get().map_err(unknown)?;
-                match self.standing(created, first.as_ref(), &last) {
+                let tail = found.get().map_err(unknown)?;
+                match self.standing(created, sent, &tail) {
                     Ok(asked) => asked,
                     Err(error) => return Err(self.withdraw(put, created, error).await),
                 }
@@ -273,30 +277,28 @@ impl Client {
         Some(tokio::spawn(async move { client.extend(&lease).await }))
     }
 
-    /// Where a claim stands that was put at `created`.
-    fn standing(
-        &self,
-        created: i64,
-        first: Option<&KeyValue>,
-        last: &GetResponse,
-    ) -> Result<Asked> {
-        let first = first.ok_or_else(|| protocol("acquire", "a queue without a head"))?;
-        if first.create_revision() == created {
+    /// Where a claim stands that was put at `created`, by the tail of its queue.
+    fn standing(&self, created: i64, sent: BootInstant, tail: &GetResponse) -> Result<Asked> {
+        let mine = tail.kvs().first();
+        if mine.is_none_or(|mine| mine.create_revision() != created) {
+            return Err(protocol("acquire", "a queue without its last"));
+        }
+        let Some(before) = tail.kvs().get(1) else {
             return Ok(Asked::Granted { created });
-        }
-        // The last is the claim itself.
-        let before = last.kvs().get(1);
-        let before = before.ok_or_else(|| protocol("acquire", "a queue of one, with two in it"))?;
-        let holds = first.create_revision() == before.create_revision();
-        let ahead = Ahead {
-            holds,
-            ..self.ahead("acquire", before, last.count(), created)?
         };
-        // Whoever is first has to be a lock for the others to wait for.
-        match Record::decode(first.value()) {
-            Some(_) => Ok(Asked::Queued { created, ahead }),
-            None => Err(Error::new(ErrorKind::WrongType, "acquire")),
+        // Whoever is before has to be a lock for the others to wait for.
+        if tail
+            .kvs()
+            .iter()
+            .any(|kv| Record::decode(kv.value()).is_none())
+        {
+            return Err(Error::new(ErrorKind::WrongType, "acquire"));
         }
+        let ahead = Ahead {
+            holds: tail.count() == 2,
+            ..self.ahead("acquire", before, tail.count(), (created, sent))?
+        };
+        Ok(Asked::Queued { created, ahead })
     }
 
     /// Why nothing was put.
@@ -316,9 +318,13 @@ impl Client {
         }
         let generation = found.one().map_err(refused)?.map_or(0, |kv| kv.version());
         let own = found.one().map_err(refused)?;
-        if generation != put.generation {
+        if generation > put.generation {
             lease.adopt(generation);
             return Ok(Answer::Again);
+        }
+        if generation < put.generation {
+            // Somebody has deleted the record of it: copies that were given up could win again.
+            return Ok(Answer::LeaseGone);
         }
         if let Ask::Try = ask {
             return match found.one().map_err(refused)? {

@@ -29,8 +29,11 @@ const STABLE: Duration = Duration::from_secs(1);
 const DENIED_PAUSE: Duration = Duration::from_secs(5);
 /// While one member is being tried, the next one is tried as well after this.
 const STAGGER: Duration = Duration::from_millis(200);
-/// After so long without an answer a connection is looked at, and given up after as long again.
-const PATIENCE: Duration = Duration::from_millis(400);
+/// After so long without an answer a connection is looked at. Core gives renewals of the shortest leases
+/// up after a third of a second: sooner than that.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// A connection that does not answer for so long when it is looked at is given up.
+const PROOF: Duration = Duration::from_millis(400);
 
 /// A connection that works, as far as is known.
 #[derive(Clone)]
@@ -154,12 +157,12 @@ impl Connection {
         &self,
         op: &'static str,
         by: BootInstant,
-        make: impl Fn(Calls) -> F + Send + Sync,
+        make: impl Fn(&Calls) -> F + Send + Sync,
     ) -> Result<T, Stopped> {
         let mut fresh_token = false;
         loop {
             let live = self.ready(op, by).await.map_err(Stopped::Early)?;
-            let failure = match self.answered(&live, by, make(live.calls.clone())).await {
+            let failure = match self.answered(&live, by, make(&live.calls)).await {
                 Some(Ok(answer)) => return Ok(answer),
                 Some(Err(error)) => Failure::from(error),
                 None => {
@@ -312,7 +315,7 @@ impl Connection {
                 return;
             }
             if self.suspected.load(Ordering::Acquire) {
-                let looked = self.clock.timeout(PATIENCE, self.prove(&live.calls)).await;
+                let looked = self.clock.timeout(PROOF, self.prove(&live.calls)).await;
                 self.suspected.store(false, Ordering::Release);
                 match looked {
                     Some(Ok(())) => {}
@@ -380,7 +383,7 @@ impl Connection {
 
     /// Proves that the member can talk to a quorum, and that our rights reach that far.
     async fn prove(&self, calls: &Calls) -> Result<()> {
-        let mut kv = calls.kv.clone();
+        let mut kv = calls.kv();
         let options = GetOptions::new().with_count_only();
         let answer = kv
             .get(self.probe.clone(), Some(options))

@@ -1,5 +1,6 @@
 //! One member of the cluster: how it is dialled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
@@ -21,14 +22,10 @@ pub(crate) struct Member {
     options: ConnectOptions,
 }
 
-/// The parts of a client that are used, on one connection.
+/// What can be asked for on one connection. Cheap to clone; what it hands out is not, and is handed out
+/// one by one.
 #[derive(Clone)]
-pub(crate) struct Calls {
-    pub(crate) kv: KvClient,
-    pub(crate) lease: LeaseClient,
-    pub(crate) watch: WatchClient,
-    client: Client,
-}
+pub(crate) struct Calls(Arc<Client>);
 
 impl Member {
     /// The members that `config` names. Reads the files of its TLS settings, once per client.
@@ -82,19 +79,26 @@ impl Member {
         let client = Client::from_channel(Channel::Tonic(channel), Some(self.options.clone()))
             .await
             .map_err(|source| nothing_asked(Failure::from(source).into_error("connect")))?;
-        Ok(Calls {
-            kv: client.kv_client(),
-            lease: client.lease_client(),
-            watch: client.watch_client(),
-            client,
-        })
+        Ok(Calls(Arc::new(client)))
     }
 }
 
 impl Calls {
+    pub(crate) fn kv(&self) -> KvClient {
+        self.0.kv_client()
+    }
+
+    pub(crate) fn lease(&self) -> LeaseClient {
+        self.0.lease_client()
+    }
+
+    pub(crate) fn watch(&self) -> WatchClient {
+        self.0.watch_client()
+    }
+
     /// Logs in once more: the server's list of users has changed since.
     pub(crate) async fn log_in_again(&self) -> Result<(), Failure> {
-        self.client.refresh_token().await.map_err(Failure::from)
+        self.0.refresh_token().await.map_err(Failure::from)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which keys are watched, and what was heard of them.
 //!
-//! A waiter follows the client before it: all keys which that client has for the name, deletions
-//! only. In a steady rotation each client comes behind the same one again and again, so a watch stays
+//! A waiter follows the client before it: all keys which that client has for the name and that kind of
+//! claim, deletions only, or with what it puts when it passes the lock on. In a steady rotation each client comes behind the same one again and again, so a watch stays
 //! for a while after its last waiter, and a release causes one event, to one client.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,8 +22,8 @@ pub(crate) const INBOX: i64 = 1;
 /// What is to be said on the watch stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Order {
-    /// Watch the keys that begin with this.
-    Watch { id: i64, start: Vec<u8> },
+    /// Watch the keys that begin with this: deletions, and with `puts` also what is put there.
+    Watch { id: i64, start: Vec<u8>, puts: bool },
     /// Stop watching.
     Cancel { id: i64 },
 }
@@ -31,6 +31,7 @@ pub(crate) enum Order {
 #[derive(Debug)]
 struct Followed {
     id: i64,
+    puts: bool,
     /// Whether the server has said that it watches.
     confirmed: bool,
     /// The revision at which each key was last deleted, as far as was heard.
@@ -75,7 +76,7 @@ impl Follow {
     /// Answers what is to be said on the stream, if anything is.
     pub(crate) fn begin(
         &mut self,
-        start: &[u8],
+        (start, puts): (&[u8], bool),
         key: &[u8],
         created: i64,
         now: BootInstant,
@@ -93,6 +94,7 @@ impl Follow {
         let id = self.last_id;
         let followed = Followed {
             id,
+            puts,
             confirmed: false,
             deleted: HashMap::new(),
             followers: 1,
@@ -102,7 +104,7 @@ impl Follow {
         self.by_start.insert(start.to_vec(), followed);
         self.by_id.insert(id, start.to_vec());
         let start = start.to_vec();
-        (Following::NotYet, Some(Order::Watch { id, start }))
+        (Following::NotYet, Some(Order::Watch { id, start, puts }))
     }
 
     /// One follower less.
@@ -157,6 +159,7 @@ impl Follow {
             orders.push(Order::Watch {
                 id: followed.id,
                 start: start.clone(),
+                puts: followed.puts,
             });
         }
         orders
@@ -172,6 +175,7 @@ impl Follow {
         self.by_id.insert(followed.id, start.clone());
         Some(Order::Watch {
             id: followed.id,
+            puts: followed.puts,
             start,
         })
     }

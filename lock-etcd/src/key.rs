@@ -14,12 +14,35 @@ pub(crate) struct Keys {
     client: String,
 }
 
+/// How a claim came to stand at its key.
+///
+/// Those who follow a client see deletions among the keys of both kinds, and among those of the second
+/// kind what is put there as well: a key that is deleted and one that is put in one revision tell that
+/// the client has passed the lock on, so it held it. Among the first kind that would only be noise.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Came {
+    /// It has joined the queue by itself, or tried.
+    Joined,
+    /// In the transaction in which its client gave up an earlier hold.
+    Passed,
+}
+
+impl Came {
+    const fn letter(self) -> char {
+        match self {
+            Self::Joined => 'j',
+            Self::Passed => 'p',
+        }
+    }
+}
+
 /// What a lock key says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Parts<'a> {
     /// The name, escaped.
     pub(crate) name: &'a str,
     pub(crate) client: &'a str,
+    pub(crate) came: Came,
 }
 
 impl Keys {
@@ -40,10 +63,10 @@ impl Keys {
         format!("{}{}/", self.locks(), escape(name.as_str())).into_bytes()
     }
 
-    /// This client's key number `slot` for `name`.
-    pub(crate) fn slot(&self, name: &LockName, slot: u32) -> Vec<u8> {
-        let name = escape(name.as_str());
-        format!("{}{name}/{}/{slot}", self.locks(), self.client).into_bytes()
+    /// This client's key number `slot` for claims of `name` that came in this way.
+    pub(crate) fn slot(&self, name: &LockName, came: Came, slot: u32) -> Vec<u8> {
+        let (name, came) = (escape(name.as_str()), came.letter());
+        format!("{}{name}/{}/{came}{slot}", self.locks(), self.client).into_bytes()
     }
 
     /// Counts the requests of this lease that were given up unanswered.
@@ -76,13 +99,17 @@ impl Keys {
         let rest = rest.strip_prefix(self.prefix.as_str())?;
         let (name, rest) = rest.strip_prefix("/l/")?.split_once('/')?;
         let (client, slot) = rest.split_once('/')?;
-        slot.parse::<u32>().ok()?;
-        Some(Parts { name, client })
+        let came = [Came::Joined, Came::Passed]
+            .into_iter()
+            .find(|came| slot.starts_with(came.letter()))?;
+        slot[1..].parse::<u32>().ok()?;
+        Some(Parts { name, client, came })
     }
 
-    /// What all keys begin with that this client has for this name.
+    /// What all keys begin with that this client has for this name and this kind of claim.
     pub(crate) fn start_of(&self, parts: Parts<'_>) -> Vec<u8> {
-        format!("{}{}/{}/", self.locks(), parts.name, parts.client).into_bytes()
+        let Parts { name, client, came } = parts;
+        format!("{}{name}/{client}/{}", self.locks(), came.letter()).into_bytes()
     }
 
     /// The name in a holder's or waiter's key.
@@ -161,12 +188,23 @@ mod tests {
         let keys = Keys::new("distlock", "c1");
         let text = |key: Vec<u8>| String::from_utf8(key).expect("UTF-8");
         assert_eq!(
-            text(keys.slot(&name("a/b%"), 1)),
-            "distlock/l/a%2Fb%25/c1/1"
+            text(keys.slot(&name("a/b%"), Came::Joined, 1)),
+            "distlock/l/a%2Fb%25/c1/j1"
         );
         assert_eq!(text(keys.inbox()), "distlock/b/c1");
         assert_eq!(text(keys.generation(255)), "distlock/g/00000000000000ff");
         assert_eq!(text(keys.names_from("a/")), "distlock/l/a%2F");
+    }
+
+    #[test]
+    fn keys_of_claims_that_came_in_different_ways_are_followed_apart() {
+        let keys = Keys::new("p", "c");
+        for came in [Came::Joined, Came::Passed] {
+            let key = keys.slot(&name("a"), came, 3);
+            let parts = keys.parts(&key).expect("a lock key");
+            assert_eq!(parts.came, came);
+            assert!(key.starts_with(&keys.start_of(parts)));
+        }
     }
 
     #[test]
@@ -183,9 +221,12 @@ mod tests {
             "p/l/a",
             "p/l/a/c",
             "p/l/a/c/x",
+            "p/l/a/c/0",
+            "p/l/a/c/j",
+            "p/l/a/c/jx",
             "p/g/1",
-            "q/l/a/c/0",
-            "p/l/%2X/c/0",
+            "q/l/a/c/j0",
+            "p/l/%2X/c/j0",
         ] {
             assert_eq!(keys.name_of(key.as_bytes()), None, "{key}");
         }
@@ -208,7 +249,7 @@ mod tests {
             prop_assume!(LockName::new(&text).is_ok());
             let keys = Keys::new("p/q", "c");
             let name = name(&text);
-            prop_assert_eq!(keys.name_of(&keys.slot(&name, slot)), Some(name));
+            prop_assert_eq!(keys.name_of(&keys.slot(&name, Came::Passed, slot)), Some(name));
         }
 
         #[test]
@@ -216,7 +257,7 @@ mod tests {
             prop_assume!(a != b);
             let keys = Keys::new("p", "c");
             let range = keys.of_name(&name(&a));
-            let other = keys.slot(&name(&b), 0);
+            let other = keys.slot(&name(&b), Came::Joined, 0);
             prop_assert!(!(other >= range && other < end_of(&range)));
         }
     }

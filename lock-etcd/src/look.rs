@@ -66,9 +66,9 @@ impl Client {
         key: Vec<u8>,
         options: GetOptions,
     ) -> Result<(Vec<KeyValue>, bool)> {
-        let reading = |mut calls: Calls| {
-            let (key, options) = (key.clone(), options.clone());
-            async move { calls.kv.get(key, Some(options)).await }
+        let reading = |calls: &Calls| {
+            let (mut kv, key, options) = (calls.kv(), key.clone(), options.clone());
+            async move { kv.get(key, Some(options)).await }
         };
         let answer = self.connection.call(op, self.by(), reading).await;
         let mut answer = answer.map_err(|stopped| stopped.into_error(op))?;
@@ -79,7 +79,10 @@ impl Client {
 
     /// What is left of a lease, at most: the server answers in whole seconds, rounded down.
     async fn remaining(&self, lease: i64) -> Result<Duration> {
-        let asking = |mut calls: Calls| async move { calls.lease.time_to_live(lease, None).await };
+        let asking = |calls: &Calls| {
+            let mut leases = calls.lease();
+            async move { leases.time_to_live(lease, None).await }
+        };
         match self.connection.call("inspect", self.by(), asking).await {
             Ok(left) => {
                 let secs = u64::try_from(left.ttl().saturating_add(1)).unwrap_or_default();

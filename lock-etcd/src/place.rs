@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lock_core::{ErrorKind, Result};
+use lock_core::{BootInstant, ErrorKind, Result};
 
 use crate::book::Due;
 use crate::client::Client;
@@ -46,9 +46,9 @@ pub(crate) async fn keep(client: Arc<Client>) {
 }
 
 async fn look(client: &Arc<Client>, places: &[Due]) {
+    let sent = client.now();
     let request = txn::look(places.iter().map(|due| (&due.held, due.name.as_slice())));
-    let answers = client.read("acquire", request).await;
-    let mut found = match answers {
+    let mut found = match client.read("acquire", request).await {
         Ok(answers) => answers,
         Err(error) => {
             for due in places {
@@ -57,33 +57,43 @@ async fn look(client: &Arc<Client>, places: &[Due]) {
             return;
         }
     };
+    let now = client.now();
     for due in places {
-        if let Err(error) = settle(client, due, &mut found) {
-            failed(client, due, &error);
+        match standing(client, due, &mut found, sent) {
+            Ok(Some(ahead)) => {
+                if client.book.looked(due, ahead, now) {
+                    client.missed.notify_one();
+                }
+            }
+            Ok(None) => {
+                let (name, nonce) = (&due.claim.name, &due.claim.nonce);
+                tracing::debug!(%name, %nonce, "place lost, joining the queue again");
+                client.join_again(&due.claim);
+            }
+            Err(error) => failed(client, due, &error),
         }
     }
 }
 
-fn settle(client: &Arc<Client>, due: &Due, found: &mut Answers) -> Result<()> {
-    let now = client.connection.clock.now();
+/// Who is before a claim, if anybody is; `None` when its own key is not there. `sent` is when the request
+/// was.
+fn standing(
+    client: &Client,
+    due: &Due,
+    found: &mut Answers,
+    sent: BootInstant,
+) -> Result<Option<Option<Ahead>>> {
     let (own, before, first) = (found.one()?, found.get()?, found.one()?);
     let there = own.is_some_and(|own| own.create_revision() == due.held.created);
     if !there {
-        tracing::debug!(name = %due.claim.name, nonce = %due.claim.nonce, "place lost, joining the queue again");
-        client.join_again(&due.claim);
-        return Ok(());
+        return Ok(None);
     }
-    let ahead = match before.kvs().first() {
-        None => None,
-        Some(kv) => Some(Ahead {
-            holds: first.is_some_and(|first| first.create_revision() == kv.create_revision()),
-            ..client.ahead("acquire", kv, before.count(), found.revision)?
-        }),
+    let Some(kv) = before.kvs().first() else {
+        return Ok(Some(None));
     };
-    if client.book.looked(due, ahead, now) {
-        client.missed.notify_one();
-    }
-    Ok(())
+    let holds = first.is_some_and(|first| first.create_revision() == kv.create_revision());
+    let ahead = client.ahead("acquire", kv, before.count(), (found.revision, sent))?;
+    Ok(Some(Some(Ahead { holds, ..ahead })))
 }
 
 fn failed(client: &Client, due: &Due, error: &lock_core::Error) {
@@ -108,7 +118,7 @@ impl Client {
         op: &'static str,
         kv: &etcd_client::KeyValue,
         count: i64,
-        seen: i64,
+        (seen, since): (i64, BootInstant),
     ) -> Result<Ahead> {
         // Something else under a lock's name is in the way for good.
         let parts = self.keys.parts(kv.key());
@@ -119,8 +129,10 @@ impl Client {
             key: kv.key().to_vec(),
             created: kv.create_revision(),
             start: self.keys.start_of(parts),
+            came: parts.came,
             holds: false,
             seen,
+            since,
             place: u32::try_from(count - 1).unwrap_or(u32::MAX).max(1),
         })
     }

@@ -34,14 +34,15 @@ impl Client {
             let asked = i64::try_from(lease.asked).unwrap_or(i64::MAX);
             let sent = std::sync::Mutex::new(client.now());
             let id = lease.id;
-            let granting = |mut calls: Calls| {
+            let granting = |calls: &Calls| {
+                let mut leases = calls.lease();
                 // The one that is answered was sent last.
                 if let Ok(mut sent) = sent.lock() {
                     *sent = connection.clock.now();
                 }
                 async move {
                     let options = etcd_client::LeaseGrantOptions::new().with_id(id);
-                    calls.lease.grant(asked, Some(options)).await
+                    leases.grant(asked, Some(options)).await
                 }
             };
             let answer = connection.call("acquire", by, granting).await;
@@ -84,7 +85,10 @@ impl Client {
         let term = self.connection.term();
         let sent = self.now();
         // A stream of its own for each: it cannot fall silent between two.
-        let keeping = |mut calls: Calls| async move { calls.lease.keep_alive(id).await.map(drop) };
+        let keeping = |calls: &Calls| {
+            let mut leases = calls.lease();
+            async move { leases.keep_alive(id).await.map(drop) }
+        };
         match self.connection.call("renew", by, keeping).await {
             Ok(()) => Ok(Some(Extension {
                 sent,
@@ -127,10 +131,10 @@ impl Client {
     /// The term that a quorum confirms now.
     async fn confirmed_term(&self, by: BootInstant) -> Result<u64> {
         let inbox = self.keys.inbox();
-        let reading = |mut calls: Calls| {
-            let inbox = inbox.clone();
+        let reading = |calls: &Calls| {
+            let (mut kv, inbox) = (calls.kv(), inbox.clone());
             let options = GetOptions::new().with_count_only();
-            async move { calls.kv.get(inbox, Some(options)).await }
+            async move { kv.get(inbox, Some(options)).await }
         };
         let read = self.connection.call("renew", by, reading).await;
         let read = read.map_err(|stopped| stopped.into_error("renew"))?;
@@ -222,25 +226,25 @@ impl Client {
     /// Renews what core gave us, lease by lease.
     pub(crate) async fn renew(self: &Arc<Self>, grants: &[&Grant]) -> Vec<Result<Renewal>> {
         let mut answers: Vec<Result<Renewal>> = vec![Ok(Renewal::Gone); grants.len()];
-        let mut batches: Vec<(Arc<Lease>, Vec<usize>, Vec<(Nonce, Held)>)> = Vec::new();
+        let mut batches: Vec<Batch> = Vec::new();
         for (at, grant) in grants.iter().enumerate() {
             let nonce = grant.claim().nonce;
             let Some((held, lease)) = self.book.held(nonce) else {
                 continue;
             };
-            match batches.iter_mut().find(|(known, ..)| known.id == lease.id) {
-                Some((_, places, held_keys)) => {
-                    places.push(at);
-                    held_keys.push((nonce, held));
-                }
-                None => batches.push((lease, vec![at], vec![(nonce, held)])),
-            }
+            let known = batches.iter().position(|batch| batch.lease.id == lease.id);
+            let batch = known.unwrap_or_else(|| {
+                batches.push(Batch::new(lease));
+                batches.len() - 1
+            });
+            batches[batch].places.push(at);
+            batches[batch].locks.push((nonce, held));
         }
         let renewals = batches
             .iter()
-            .map(|(lease, _, held)| self.renew_lease(lease, held));
-        for ((_, places, _), renewed) in batches.iter().zip(join_all(renewals).await) {
-            for (at, answer) in places.iter().zip(renewed) {
+            .map(|batch| self.renew_lease(&batch.lease, &batch.locks));
+        for (batch, renewed) in batches.iter().zip(join_all(renewals).await) {
+            for (at, answer) in batch.places.iter().zip(renewed) {
                 answers[*at] = answer;
             }
         }
@@ -248,6 +252,23 @@ impl Client {
             answer.map_err(|error: Error| error.with_name(&grant.claim().name))
         };
         answers.into_iter().zip(grants).map(named).collect()
+    }
+}
+
+/// The locks of one lease, and where their answers go.
+struct Batch {
+    lease: Arc<Lease>,
+    places: Vec<usize>,
+    locks: Vec<(Nonce, Held)>,
+}
+
+impl Batch {
+    fn new(lease: Arc<Lease>) -> Self {
+        Self {
+            lease,
+            places: Vec::new(),
+            locks: Vec::new(),
+        }
     }
 }
 
@@ -297,7 +318,10 @@ pub(crate) async fn revoke(client: Arc<Client>, mut done: mpsc::UnboundedReceive
 impl Client {
     /// Whether the lease is certainly not there any more.
     pub(crate) async fn revoke_now(&self, lease: i64) -> Result<()> {
-        let revoking = |mut calls: Calls| async move { calls.lease.revoke(lease).await };
+        let revoking = |calls: &Calls| {
+            let mut leases = calls.lease();
+            async move { leases.revoke(lease).await }
+        };
         match self.connection.call("release", self.by(), revoking).await {
             Ok(_) => Ok(()),
             Err(stopped) if stopped.is_lease_gone() => Ok(()),

@@ -69,7 +69,7 @@ impl Put {
             .or_else([base, generation, own, first(&self.name)])
     }
 
-    /// Joins the queue, and reads who is at its head and who is next to last.
+    /// Joins the queue, and reads its [`tail`].
     pub(crate) fn join(&self) -> Txn {
         self.joined([])
     }
@@ -85,7 +85,7 @@ impl Put {
     fn joined<const N: usize>(&self, before: [TxnOp; N]) -> Txn {
         let absent = Compare::create_revision(self.key.clone(), CompareOp::Equal, 0);
         let mut steps = Vec::from(before);
-        steps.extend([self.put(), first(&self.name), last_two(&self.name)]);
+        steps.extend([self.put(), tail(&self.name)]);
         Txn::new()
             .when([self.same_generation(), self.base.is_latest(), absent])
             .and_then(steps)
@@ -136,6 +136,9 @@ pub(crate) fn break_hold(held: &Held, inbox: Vec<u8>, message: Vec<u8>, lease: i
     ])
 }
 
+/// How much of a queue a claim that joins it reads: one read of a few keys is cheaper than two of one.
+const TAIL: i64 = 8;
+
 /// How many operations a transaction may have.
 pub(crate) const MOST_OPERATIONS: usize = 128;
 /// How many operations [`look`] takes for one claim.
@@ -149,7 +152,7 @@ pub(crate) fn look<'a>(claims: impl IntoIterator<Item = (&'a Held, &'a [u8])>) -
             .with_limit(1)
             .with_max_create_revision(held.created - 1);
         steps.push(own(held));
-        steps.push(TxnOp::get(name.to_vec(), Some(before)));
+        steps.push(TxnOp::get(name, Some(before)));
         steps.push(first(name));
     }
     Txn::new().and_then(steps)
@@ -170,8 +173,9 @@ fn first(name: &[u8]) -> TxnOp {
     TxnOp::get(name.to_vec(), Some(options))
 }
 
-fn last_two(name: &[u8]) -> TxnOp {
-    let options = by_age(name, SortOrder::Descend).with_limit(2);
+/// The last ones of a queue, from the end on. In a short one the holder is among them.
+fn tail(name: &[u8]) -> TxnOp {
+    let options = by_age(name, SortOrder::Descend).with_limit(TAIL);
     TxnOp::get(name.to_vec(), Some(options))
 }
 

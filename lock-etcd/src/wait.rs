@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use lock_core::BootInstant;
 
+use crate::key::Came;
+
 /// How often the first in the queue looks by itself, in case a deletion was not heard of.
 const LOOK: Duration = Duration::from_millis(750);
+/// A claim whose own key was there so shortly before the one ahead went needs no look at it. Only a
+/// deletion by hand could have come between, and the keeper's verification finds that soon enough.
+const SURE: Duration = Duration::from_millis(25);
 /// Those behind look less often, in proportion to their place, up to so much less.
 const SLOWEST: u32 = 8;
 
@@ -15,12 +20,15 @@ pub(crate) struct Ahead {
     pub(crate) key: Vec<u8>,
     /// The revision at which the key was created.
     pub(crate) created: i64,
-    /// What the keys of that client for the name begin with.
+    /// What the keys of that client for the name, and for claims that came as this one, begin with.
     pub(crate) start: Vec<u8>,
+    pub(crate) came: Came,
     /// Whether it holds the lock, rather than waits itself.
     pub(crate) holds: bool,
-    /// The revision at which all this was so.
+    /// The revision at which all this was so, and the claim's own key was there.
     pub(crate) seen: i64,
+    /// A point that is certainly not later than that.
+    pub(crate) since: BootInstant,
     /// How many are before the claim, at most.
     pub(crate) place: u32,
 }
@@ -61,6 +69,11 @@ impl Wait {
 }
 
 impl Ahead {
+    /// Whether the claim's own key is there as far as can be told without a look.
+    pub(crate) fn is_recent(&self, now: BootInstant) -> bool {
+        now <= self.since + SURE
+    }
+
     fn patience(&self) -> Duration {
         let place = if self.holds { 1 } else { self.place };
         LOOK * place.clamp(1, SLOWEST)
@@ -76,8 +89,10 @@ mod tests {
             key: b"k".to_vec(),
             created: 1,
             start: b"".to_vec(),
+            came: Came::Joined,
             holds,
             seen: 1,
+            since: BootInstant::from_origin(Duration::from_secs(1)),
             place,
         }
     }
@@ -99,5 +114,12 @@ mod tests {
         wait.looked(ahead(false, 7), now);
         assert_eq!(wait.ahead.place, 2);
         assert_eq!(wait.due, Some(now));
+    }
+
+    #[test]
+    fn own_key_is_taken_for_granted_only_for_a_moment() {
+        let ahead = ahead(true, 1);
+        assert!(ahead.is_recent(ahead.since + SURE));
+        assert!(!ahead.is_recent(ahead.since + SURE + Duration::from_millis(1)));
     }
 }

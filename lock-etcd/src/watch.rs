@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    EventType, GetOptions, GetResponse, WatchFilterType, WatchOptions, WatchRequestSender,
+    EventType, GetResponse, KeyValue, SortOrder, WatchFilterType, WatchOptions, WatchRequestSender,
     WatchResponse, WatchResponseStream,
 };
 use lock_core::{Error, ErrorKind, Event, Result};
 use tokio::sync::mpsc;
 
-use crate::book::Due;
+use crate::book::{Deleted, Due};
 use crate::client::Client;
 use crate::connection::Live;
 use crate::endpoint::Calls;
 use crate::error::{Failure, Meaning, unavailable};
 use crate::follow::{INBOX, Order};
+use crate::txn;
 
 /// The pause before a stream is opened again, and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -43,7 +44,7 @@ pub(crate) async fn open(client: &Client, live: Live) -> Result<Stream> {
     let connection = &client.connection;
     let (id, calls) = (live.id, live.calls);
     let opening = async {
-        let mut watch = calls.watch.clone();
+        let mut watch = calls.watch();
         let options = WatchOptions::new()
             .with_watch_id(INBOX)
             .with_filters([WatchFilterType::NoDelete]);
@@ -176,11 +177,12 @@ async fn say(client: &Client, requests: &mut WatchRequestSender, order: Order) -
     let connection = &client.connection;
     let saying = async {
         match order {
-            Order::Watch { id, start } => {
-                let options = WatchOptions::new()
-                    .with_prefix()
-                    .with_watch_id(id)
-                    .with_filters([WatchFilterType::NoPut]);
+            Order::Watch { id, start, puts } => {
+                let options = WatchOptions::new().with_prefix().with_watch_id(id);
+                let options = match puts {
+                    true => options,
+                    false => options.with_filters([WatchFilterType::NoPut]),
+                };
                 requests.watch(start, Some(options)).await
             }
             Order::Cancel { id } => requests.cancel(id).await,
@@ -193,27 +195,29 @@ async fn say(client: &Client, requests: &mut WatchRequestSender, order: Order) -
     matches!(said, Some(Ok(())))
 }
 
-/// The holder before `next` is gone, so `next` holds the lock if its own key was there at that
-/// revision: somebody may have deleted both. The member that has told us of one knows of the other, so
-/// it is asked for what it has, without a quorum.
-async fn confirm(client: Arc<Client>, calls: Calls, next: Due, revision: i64) {
-    let mut kv = calls.kv;
-    let options = GetOptions::new().with_keys_only().with_serializable();
-    let reading = kv.get(next.held.key.clone(), Some(options));
+/// Looks whether `next` is first now, at the member that has told of it, and without a quorum. Whoever was
+/// first at any revision since it came holds from then on, as long as its lease lasts, so even an old
+/// answer is proof; what such an answer denies, a quorum is asked about.
+async fn look_here(client: Arc<Client>, calls: Calls, next: Due) {
+    let mut kv = calls.kv();
+    let options = txn::by_age(&next.name, SortOrder::Ascend)
+        .with_limit(1)
+        .with_keys_only()
+        .with_serializable();
+    let reading = kv.get(next.name.clone(), Some(options));
     let connection = &client.connection;
     let read = connection
         .clock
         .timeout(connection.call_timeout, reading)
         .await;
-    let is_there = |found: &GetResponse| {
-        let recent = found
-            .header()
-            .is_some_and(|header| header.revision() >= revision);
-        let own = found.kvs().first();
-        recent && own.is_some_and(|own| own.create_revision() == next.held.created)
+    let is_first = |found: &GetResponse| {
+        let first = found.kvs().first();
+        first.is_some_and(|first| first.create_revision() == next.held.created)
     };
     match read {
-        Some(Ok(found)) if is_there(&found) => client.book.next_in_line(&next, client.now()),
+        Some(Ok(found)) if is_first(&found) => {
+            client.book.looked(&next, None, client.now());
+        }
         _ => client.book.look_at(next.claim.nonce, client.now()),
     }
 }
@@ -246,13 +250,25 @@ fn hear(client: &Arc<Client>, calls: &Calls, response: &WatchResponse) -> Heard 
         client.book.watch_confirmed(id, revision, now);
         return Heard::Fine;
     }
-    for event in response.events() {
+    let events = response.events();
+    let put_at = |revision: i64| {
+        let put = |kv: &KeyValue| kv.mod_revision() == revision;
+        let mut puts = events
+            .iter()
+            .filter(|event| event.event_type() == EventType::Put);
+        puts.any(|event| event.kv().is_some_and(put))
+    };
+    for event in events {
         let Some(kv) = event.kv() else { continue };
         match event.event_type() {
             EventType::Delete => {
-                let revision = kv.mod_revision();
-                for next in client.book.deleted(id, kv.key(), revision, now) {
-                    tokio::spawn(confirm(Arc::clone(client), calls.clone(), next, revision));
+                let gone = Deleted {
+                    key: kv.key(),
+                    revision: kv.mod_revision(),
+                    passed: put_at(kv.mod_revision()),
+                };
+                for next in client.book.deleted(id, gone, now) {
+                    tokio::spawn(look_here(Arc::clone(client), calls.clone(), next));
                 }
             }
             EventType::Put if id == INBOX => client.told_of_break(kv),

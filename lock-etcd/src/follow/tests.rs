@@ -5,7 +5,7 @@ fn at(secs: u64) -> BootInstant {
 }
 
 fn watching(follow: &mut Follow, start: &[u8]) -> i64 {
-    let (_, order) = follow.begin(start, b"a/0", 5, at(0));
+    let (_, order) = follow.begin((start, false), b"a/0", 5, at(0));
     let Some(Order::Watch { id, .. }) = order else {
         panic!("a new watch: {order:?}");
     };
@@ -18,7 +18,7 @@ fn second_follower_of_one_client_needs_no_second_watch() {
     let mut follow = Follow::default();
     watching(&mut follow, b"a/");
     follow.end(b"a/", at(1));
-    let again = follow.begin(b"a/", b"a/1", 9, at(2));
+    let again = follow.begin((b"a/", false), b"a/1", 9, at(2));
     assert_eq!(again, (Following::Watching, None));
     assert_eq!(follow.len(), 1);
 }
@@ -28,26 +28,26 @@ fn deletion_that_was_heard_before_its_follower_came_is_not_missed() {
     let mut follow = Follow::default();
     let id = watching(&mut follow, b"a/");
     follow.deleted(id, b"a/0", 12);
-    let (found, _) = follow.begin(b"a/", b"a/0", 11, at(0));
+    let (found, _) = follow.begin((b"a/", false), b"a/0", 11, at(0));
     assert_eq!(found, Following::Gone);
-    let (found, _) = follow.begin(b"a/", b"a/0", 13, at(0));
+    let (found, _) = follow.begin((b"a/", false), b"a/0", 13, at(0));
     assert_eq!(
         found,
         Following::Watching,
         "that was the key's earlier life"
     );
-    let (found, _) = follow.begin(b"a/", b"a/1", 11, at(0));
+    let (found, _) = follow.begin((b"a/", false), b"a/1", 11, at(0));
     assert_eq!(found, Following::Watching, "that was another key");
 }
 
 #[test]
 fn watch_that_is_not_confirmed_promises_nothing() {
     let mut follow = Follow::default();
-    let (found, order) = follow.begin(b"a/", b"a/0", 5, at(0));
+    let (found, order) = follow.begin((b"a/", false), b"a/0", 5, at(0));
     assert_eq!(found, Following::NotYet);
     assert!(order.is_some());
     assert_eq!(
-        follow.begin(b"a/", b"a/0", 5, at(0)),
+        follow.begin((b"a/", false), b"a/0", 5, at(0)),
         (Following::NotYet, None)
     );
 }
@@ -58,13 +58,16 @@ fn new_stream_confirms_everything_anew_under_new_ids() {
     let old = watching(&mut follow, b"a/");
     follow.deleted(old, b"a/0", 12);
     let orders = follow.begin_again();
-    let [Order::Watch { id, start }] = &orders[..] else {
+    let [Order::Watch { id, start, .. }] = &orders[..] else {
         panic!("{orders:?}");
     };
     assert_ne!(*id, old);
     assert_eq!(start, b"a/");
     assert_eq!(follow.confirmed(old), None, "of the stream that has ended");
-    assert_eq!(follow.begin(b"a/", b"a/0", 11, at(0)).0, Following::NotYet);
+    assert_eq!(
+        follow.begin((b"a/", false), b"a/0", 11, at(0)).0,
+        Following::NotYet
+    );
 }
 
 #[test]
@@ -73,7 +76,10 @@ fn refused_watch_is_asked_for_again() {
     let old = watching(&mut follow, b"a/");
     assert!(matches!(follow.refused(old), Some(Order::Watch { id, .. }) if id != old));
     assert_eq!(follow.refused(old), None);
-    assert_eq!(follow.begin(b"a/", b"a/0", 5, at(0)).0, Following::NotYet);
+    assert_eq!(
+        follow.begin((b"a/", false), b"a/0", 5, at(0)).0,
+        Following::NotYet
+    );
 }
 
 #[test]
@@ -100,7 +106,10 @@ fn the_longest_idle_make_room_when_there_are_too_many() {
     let before = follow.len();
     follow.end_idle(at(0));
     assert_eq!(follow.len(), before - 1);
-    assert_eq!(follow.begin(b"0/", b"0/c", 1, at(0)).0, Following::NotYet);
+    assert_eq!(
+        follow.begin((b"0/", false), b"0/c", 1, at(0)).0,
+        Following::NotYet
+    );
 }
 
 #[test]

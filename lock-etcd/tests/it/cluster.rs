@@ -207,3 +207,53 @@ async fn member_that_is_cut_off_from_the_others_loses_its_clients_no_locks() {
         Released::Clean
     );
 }
+
+#[tokio::test]
+async fn holder_at_a_leader_that_is_cut_off_knows_of_its_loss_before_the_next_grant() {
+    let server = EtcdServer::builder().members(3).isolatable().start();
+    let leader = server.await_leader();
+    let (cut_off, other) = (
+        open(only(&server, leader)).await,
+        open(only(&server, (leader + 1) % 3)).await,
+    );
+    let mutex = cut_off.mutex("a").ttl(ms(2000));
+    let guard = soon(mutex.acquire()).await.expect("granted");
+    server.isolate(leader);
+    // The old leader believes in itself for a while, and answers; a quorum does not.
+    let waiting = other.mutex("a");
+    let next = eventually(|| async { waiting.acquire_within(ms(5000)).await.ok().flatten() }).await;
+    assert!(guard.check().is_err(), "two holders");
+    assert!(next.token() > guard.token());
+    server.heal(leader);
+    next.check().expect("held");
+    assert!(matches!(
+        soon(guard.release()).await,
+        Ok(Released::WasLost(_))
+    ));
+    assert_eq!(
+        soon(next.release()).await.expect("answered"),
+        Released::Clean
+    );
+}
+
+#[tokio::test]
+async fn client_of_a_member_that_is_cut_off_goes_to_another() {
+    let server = EtcdServer::builder().members(3).isolatable().start();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(open(config(&server)).await);
+    }
+    let cut_off = server.await_leader();
+    server.isolate(cut_off);
+    for (n, locks) in clients.iter().enumerate() {
+        let name = n.to_string();
+        let guard = eventually(|| async { locks.mutex(&name).acquire().await.ok() }).await;
+        assert_eq!(
+            soon(guard.release()).await.expect("answered"),
+            Released::Clean
+        );
+    }
+    // Who connects now does not stay with a member that talks to nobody.
+    drop(open(config(&server)).await);
+    server.heal(cut_off);
+}

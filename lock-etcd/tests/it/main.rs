@@ -9,3 +9,4 @@ mod late;
 mod lease;
 mod outage;
 mod queue;
+mod versions;

@@ -52,6 +52,50 @@ async fn release_in_a_rotation_is_one_event_to_one_client() {
     );
 }
 
+/// Passes on within each client, for so many rounds.
+async fn pass_around(clients: &[Arc<dyn Backend>], name: &'static str, rounds: u64) {
+    let turns = clients.iter().map(|client| {
+        let client = Arc::clone(client);
+        tokio::spawn(async move {
+            let mut held = claim(name);
+            soon(client.acquire(&held)).await.expect("granted");
+            for _ in 0..rounds {
+                let next = claim(name);
+                soon(client.pass(&held, &next)).await.expect("passed");
+                soon(client.acquire(&next)).await.expect("granted");
+                held = next;
+            }
+            assert!(soon(client.release(&held)).await.expect("released"));
+        })
+    });
+    for turn in turns.collect::<Vec<_>>() {
+        soon(turn).await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn passing_on_in_a_rotation_reads_nothing() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: u64 = 100;
+    let server = EtcdServer::start();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(client(&server).await);
+    }
+    pass_around(&clients, "a", 5).await;
+    let before = counted(server.requests());
+    pass_around(&clients, "a", ROUNDS).await;
+    let after = counted(server.requests());
+    let sent = |method: &str| {
+        after.get(method).copied().unwrap_or(0) - before.get(method).copied().unwrap_or(0)
+    };
+    let passes = ROUNDS * CLIENTS as u64;
+    let (reads, steps) = (sent("KV/Range"), sent("KV/Txn"));
+    // The first and the last of each client, and what a busy machine makes wait for long.
+    assert!(reads * 5 <= passes, "{reads} reads for {passes} passes");
+    assert!(steps * 5 <= passes * 6, "{steps} steps for {passes} passes");
+}
+
 #[tokio::test]
 async fn keys_of_a_lock_are_few_however_often_it_is_used() {
     let server = EtcdServer::start();
@@ -71,7 +115,7 @@ async fn keys_of_a_lock_are_few_however_often_it_is_used() {
         granted(attached).await;
         assert!(soon(clients[0].release(&next)).await.expect("released"));
     }
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names.len() <= 4, "{names:?}");
     // Key names are used again and again; nobody mistakes one life of a key for another.
     rotate(&clients, "a", 200).await;
 }
@@ -123,6 +167,12 @@ async fn grant_is_not_believed_when_the_waiters_own_key_went_with_the_holders() 
     let (held, waiting) = (claim("a"), claim("a"));
     hold(&one, &held).await;
     let task = queue(&two, &waiting).await;
+    // Not in the moment of its coming, of which it needs no proof.
+    let has_stood = || async {
+        let waiters = look(&one, "a").await.waiters;
+        (waiters.first()?.age > ms(100)).then_some(())
+    };
+    eventually(has_stood).await;
     // Both in one revision.
     counted(server.cli(&["del", "--prefix", &keys_of("a")]));
     granted(task).await;
@@ -182,7 +232,7 @@ async fn victim_of_a_break_is_told_at_once_and_its_inbox_is_emptied() {
 async fn something_else_in_the_way_is_said_and_left_alone() {
     let server = EtcdServer::start();
     let one = client(&server).await;
-    let key = format!("{}stranger/0", keys_of("a"));
+    let key = format!("{}stranger/j0", keys_of("a"));
     counted(server.cli(&["put", &key, "not a lock"]));
     let tried = soon(one.try_acquire(&claim("a"))).await;
     assert_eq!(tried.expect_err("in the way").kind(), ErrorKind::WrongType);
