@@ -15,13 +15,13 @@ use std::{fs, io};
 use self::session::Session;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
-use super::firewall::Identity;
+use super::firewall::{Firewall, Identity};
 use super::member::{Launch, Member};
 use super::port::free_ports;
 use super::process::ServerProcess;
 use crate::wait::poll;
 
-const INSTALL: &str = "apt-get install zookeeper default-jre-headless";
+const INSTALL: &str = "apt-get install zookeeper libslf4j-java default-jre-headless";
 
 /// Where Debian puts what is needed of it: the server and the small logger it is content with.
 const JARS: [&str; 2] = [
@@ -349,6 +349,9 @@ impl ZooKeeperBuilder {
     /// If it is missing and must not be, or does not start.
     #[must_use]
     pub fn start_or_skip(self) -> Option<ZooKeeperServer> {
+        if self.isolatable {
+            skip_if_allowed("isolation", Firewall::new())?;
+        }
         skip_if_allowed("zookeeper", self.try_start())
     }
 

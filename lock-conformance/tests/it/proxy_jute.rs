@@ -19,7 +19,9 @@ const NO_NODE: i32 = -101;
 
 #[test]
 fn requests_pass_and_are_counted_by_name_and_node() {
-    let (server, proxy) = fixture();
+    let Some((server, proxy)) = fixture() else {
+        return;
+    };
     let mut client = Client::connect(proxy.addr());
     assert_eq!(client.create("/k", PERSISTENT).error, OK);
     assert_eq!(client.get_data("/k", false).error, OK);
@@ -47,7 +49,9 @@ fn requests_pass_and_are_counted_by_name_and_node() {
 
 #[test]
 fn held_create_arrives_after_the_client_has_moved_on() {
-    let (server, proxy) = fixture();
+    let Some((server, proxy)) = fixture() else {
+        return;
+    };
     let mut client = Client::connect(proxy.addr());
     proxy.hold_requests_matching(|message| is_request(message, "create"));
     assert_eq!(client.get_data("/", false).error, OK);
@@ -72,7 +76,9 @@ fn held_create_arrives_after_the_client_has_moved_on() {
 
 #[test]
 fn held_call_of_a_session_that_went_on_elsewhere_is_refused_by_the_server() {
-    let (server, proxy) = fixture();
+    let Some((server, proxy)) = fixture() else {
+        return;
+    };
     let mut client = Client::connect(proxy.addr());
     proxy.hold_calls("create", |_| true);
     client.send_create("/late", PERSISTENT);
@@ -88,7 +94,9 @@ fn held_call_of_a_session_that_went_on_elsewhere_is_refused_by_the_server() {
 
 #[test]
 fn fired_watches_are_dropped_and_replies_pass() {
-    let (server, proxy) = fixture();
+    let Some((server, proxy)) = fixture() else {
+        return;
+    };
     let mut client = Client::connect(proxy.addr());
     server.create("/k", b"").unwrap();
     client.get_data("/k", true);
@@ -109,7 +117,9 @@ fn fired_watches_are_dropped_and_replies_pass() {
 
 #[test]
 fn killed_session_is_told_when_it_comes_back() {
-    let (server, proxy) = fixture();
+    let Some((server, proxy)) = fixture() else {
+        return;
+    };
     let mut client = Client::connect(proxy.addr());
     client.create("/e", EPHEMERAL);
     assert_eq!(server.sessions().unwrap(), [client.session]);
@@ -126,7 +136,9 @@ fn killed_session_is_told_when_it_comes_back() {
 
 #[test]
 fn killed_session_of_an_ensemble_is_gone_on_every_member() {
-    let server = ZooKeeperServer::builder().members(3).start();
+    let Some(server) = ZooKeeperServer::builder().members(3).start_or_skip() else {
+        return;
+    };
     let follower = (server.await_leader() + 1) % 3;
     let mut client = Client::connect(server.member(follower).addr());
     client.create("/e", EPHEMERAL);
@@ -138,17 +150,19 @@ fn killed_session_of_an_ensemble_is_gone_on_every_member() {
 
 #[test]
 fn words_pass_through() {
-    let (_server, proxy) = fixture();
+    let Some((_server, proxy)) = fixture() else {
+        return;
+    };
     let mut stream = std::net::TcpStream::connect(proxy.addr()).unwrap();
     std::io::Write::write_all(&mut stream, b"srvr").unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
     assert!(answer.contains("Mode: standalone"), "{answer}");
 }
 
-fn fixture() -> (ZooKeeperServer, Proxy) {
-    let server = ZooKeeperServer::start();
+fn fixture() -> Option<(ZooKeeperServer, Proxy)> {
+    let server = ZooKeeperServer::start_or_skip()?;
     let proxy = Proxy::start_with(server.addr(), Protocol::Jute);
-    (server, proxy)
+    Some((server, proxy))
 }
 
 fn names(calls: &[Call]) -> Vec<(&str, &str)> {
