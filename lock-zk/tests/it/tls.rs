@@ -11,8 +11,15 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use crate::fixture::{claim, context, eventually, soon};
 
-/// Netty, which the server needs for TLS and Debian's class path has only parts of.
-const NETTY: &str = "/usr/share/java/netty-all.jar";
+/// The parts of Netty, which the server needs for TLS; Debian's class path lacks some.
+const NETTY: [&str; 6] = [
+    "buffer",
+    "codec",
+    "common",
+    "handler",
+    "resolver",
+    "transport",
+];
 
 /// A server with a certificate of an authority of its own.
 struct Encrypted {
@@ -39,9 +46,12 @@ impl Encrypted {
         let both = format!("{}{}", cert.expect("signed").pem(), key.serialize_pem());
         fs::write(dir.path().join("ca.pem"), ca.pem()).expect("written");
         fs::write(dir.path().join("server.pem"), both).expect("written");
+        let netty = NETTY
+            .map(|part| format!("/usr/share/java/netty-{part}.jar"))
+            .join(":");
         let (port, store) = (free_port(), dir.path().join("server.pem"));
         let server = ZooKeeperServer::builder()
-            .java(format!("-Xbootclasspath/a:{NETTY}"))
+            .java(format!("-Xbootclasspath/a:{netty}"))
             .config(
                 "serverCnxnFactory",
                 "org.apache.zookeeper.server.NettyServerCnxnFactory",
