@@ -13,11 +13,11 @@ use zookeeper_client as zk;
 
 use crate::book::{Book, Standing};
 use crate::config::{NodeAcl, ZkConfig};
-use crate::connect::make_container;
 use crate::error::{Failure, foreign};
 use crate::fence::Fence;
 use crate::name::{Member, queue};
 use crate::node::{LOCKS, Made, Node, Place, queue_path};
+use crate::open::make_container;
 use crate::record::Record;
 use crate::session::{Phase, Session};
 use crate::tidy::Tidy;

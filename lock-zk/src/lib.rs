@@ -89,6 +89,7 @@ mod inspect;
 mod keeper;
 mod name;
 mod node;
+mod open;
 mod queue;
 mod record;
 mod session;
