@@ -13,11 +13,11 @@ use zookeeper_client as zk;
 
 use crate::book::{Book, Standing};
 use crate::config::{NodeAcl, ZkConfig};
-use crate::connect::make_container;
 use crate::error::{Failure, foreign};
 use crate::fence::Fence;
 use crate::name::{Member, queue};
 use crate::node::{LOCKS, Made, Node, Place, queue_path};
+use crate::open::make_container;
 use crate::record::Record;
 use crate::session::{Phase, Session};
 use crate::tidy::Tidy;
@@ -199,7 +199,6 @@ impl Client {
         self.book.put(claim, &node);
         let has_parent = self.tidy.in_use(&node.queue);
         let data = Record::new(claim, session.name(), session.timeout()).encode();
-        // Of the client, so that an unsent claim is told from one that may be there.
         if matches!(claim.progress.reach(), Reach::Unsent) {
             claim.progress.report(Reach::Sent);
         }
@@ -319,33 +318,32 @@ impl Client {
         until: BootInstant,
     ) -> Result<Vec<String>, Failure> {
         let nodes = self.children(session, &node.queue, until).await?;
-        let own = nodes
-            .iter()
-            .find(|name| Member::parse(name).is_some_and(|member| member.tag == node.tag));
-        let Some(own) = own else {
-            node.found(Made::Refused(zk::Error::NoNode));
-            return Ok(nodes);
-        };
-        let path = format!("{}/{own}", node.queue);
         let handle = session.handle(until).await?;
-        let (_, stat) = session.answer(until, handle.get_data(&path)).await?;
-        if stat.ephemeral_owner == node.session.id() {
-            node.found(Made::There(Place {
-                path: path.into(),
-                czxid: stat.czxid,
-                ctime: None,
-            }));
-        } else {
-            // Of an earlier session, which ends by itself.
-            node.found(Made::Refused(zk::Error::NoNode));
+        let tagged = nodes
+            .iter()
+            .filter(|name| Member::parse(name).is_some_and(|member| member.tag == node.tag));
+        for name in tagged {
+            let path = format!("{}/{name}", node.queue);
+            let (_, stat) = session.answer(until, handle.get_data(&path)).await?;
+            // One of an earlier session ends with that.
+            if stat.ephemeral_owner == node.session.id() {
+                node.found(Made::There(Place {
+                    path: path.into(),
+                    czxid: stat.czxid,
+                    ctime: None,
+                }));
+                return Ok(nodes);
+            }
         }
+        node.found(Made::Refused(zk::Error::NoNode));
         Ok(nodes)
     }
 
     /// Makes sure that nothing of this request is left, or comes.
     ///
     /// A node of a session that is over here may stand at the servers until they see it too: it is
-    /// removed through the next one.
+    /// removed through the next one. What such a session may still make of a request that was under way
+    /// ends with it, within its timeout.
     pub(crate) async fn withdraw(
         &self,
         node: &Arc<Node>,

@@ -13,10 +13,10 @@ use tracing::{debug, info, warn};
 use zookeeper_client as zk;
 
 use crate::client::Client;
-use crate::connect;
 use crate::error::Failure;
 use crate::name::Member;
 use crate::node::LOCKS;
+use crate::open;
 use crate::session::{Phase, Session, is_terminal};
 
 /// So many heartbeats come in a tick: one counts after a tick and a part of one.
@@ -54,7 +54,7 @@ pub(crate) async fn keep(client: Arc<Client>) {
         client.tell(Event::SessionEnded { nonces });
         let mut pause = FIRST_PAUSE;
         let next = loop {
-            match connect::open(&client.config, &client.context, client.patience()).await {
+            match open::open(&client.config, &client.context, client.patience()).await {
                 Ok(next) => break next,
                 Err(error) => warn!(%error, "no session yet"),
             }
@@ -148,7 +148,7 @@ async fn watch_over(client: &Client, session: &Arc<Session>) {
         let until = client.patience();
         let looked = async {
             // Watched again before the look, so that nothing is missed in between.
-            connect::settle(session, &client.config, &identity, until).await?;
+            open::settle(session, &client.config, &identity, until).await?;
             verify(client, session, broken, until).await
         };
         if let Err(failure) = looked.await {

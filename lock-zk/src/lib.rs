@@ -51,6 +51,7 @@
 //! | | requests |
 //! |---|---|
 //! | uncontended acquire and release | create, getChildren; delete: 2 quorum writes, 2 round trips |
+//! | the first acquire of a name, or one after a while | createContainer with it, in the same round trip |
 //! | a try | sync and getChildren before, in one round trip more; on a held lock these and nothing else |
 //! | a section that was waited for | one more, getData, when the holder was next; two more otherwise |
 //! | a hand-off within a client | delete, create, getChildren in one round trip |
@@ -88,6 +89,7 @@ mod inspect;
 mod keeper;
 mod name;
 mod node;
+mod open;
 mod queue;
 mod record;
 mod session;

@@ -25,9 +25,7 @@ async fn nodes_that_no_claim_asked_for_are_removed_and_the_others_stay() {
     context.op_timeout = Duration::from_secs(20);
     let until = context.clock.now() + context.op_timeout;
     let open = async || {
-        let session = connect::open(&config, &context, until)
-            .await
-            .expect("opens");
+        let session = open::open(&config, &context, until).await.expect("opens");
         let (events, _) = mpsc::unbounded_channel();
         Arc::new(Client::new(
             config.clone(),

@@ -131,7 +131,8 @@ async fn release_wakes_one_waiter_of_many() {
     }
 }
 
-#[tokio::test]
+// The launcher's looks block their thread, and the client is to go on meanwhile.
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_cycles_leave_no_node_and_no_watch() {
     const CYCLES: usize = 10_000;
     const TASKS: usize = 32;

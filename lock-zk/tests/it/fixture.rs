@@ -85,7 +85,9 @@ pub(crate) async fn client(server: &ZooKeeperServer) -> Arc<ZkBackend> {
 pub(crate) async fn raw(server: &ZooKeeperServer) -> zk::Client {
     let servers = server.connect_string();
     let connector = zk::Client::connector().with_session_timeout(SESSION);
-    soon(connector.connect(&servers)).await.expect("connects")
+    soon(Box::pin(connector.connect(&servers)))
+        .await
+        .expect("connects")
 }
 
 /// `work`, which has to be done soon.

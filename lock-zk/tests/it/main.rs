@@ -9,5 +9,7 @@ mod late;
 mod nodes;
 mod queue;
 mod session;
+#[cfg(feature = "tls")]
+mod tls;
 mod tokens;
 mod types;

@@ -1,12 +1,13 @@
 //! Sessions: their ends, and what comes after.
 
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::ZooKeeperServer;
 use lock_core::{Backend, Event, LossReason, Renewal};
 use lock_core::{ClientOptions, Locks, Reach};
 
 use crate::fixture::{
-    ROOT, claim, claim_for, client, config, connect, event, eventually, granted, hold, kill,
-    lock_nodes, look, ms, now, queue, renew, soon,
+    ROOT, claim, claim_for, client, config, config_of, connect, event, eventually, granted, hold,
+    kill, lock_nodes, look, ms, now, queue, renew, soon,
 };
 
 #[tokio::test]
@@ -64,18 +65,21 @@ async fn waiter_whose_session_is_lost_joins_again_in_the_next_one() {
     assert!(lock_nodes(&server).is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn guard_of_a_lost_session_is_told_that_it_was_the_session() {
     let server = ZooKeeperServer::start();
-    let locks = Locks::open(config(&server), ClientOptions::default());
+    let proxy = Proxy::start_with(server.addr(), Protocol::Jute);
+    let locks = Locks::open(config_of(&[proxy.addr().port()]), ClientOptions::default());
     let locks = soon(locks).await.expect("opens");
     let guard = soon(locks.mutex("n").acquire()).await.expect("granted");
     let sessions = server.ephemerals().expect("listed");
-    let holder = sessions
-        .iter()
-        .find(|(_, nodes)| nodes.iter().any(|node| node.contains("/l/n/")));
+    let mut owners = sessions.iter();
+    let holder = owners.find(|(_, nodes)| nodes.iter().any(|node| node.contains("/l/n/")));
     let (session, _) = holder.expect("held");
+    // The client would be fast enough to come back before its session is closed for it.
+    proxy.black_hole();
     kill(&server, *session).await;
+    proxy.heal();
     assert_eq!(soon(guard.lost()).await, LossReason::SessionEnded);
 }
 
