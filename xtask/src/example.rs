@@ -37,7 +37,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
             let server = service.start()?;
             let words = [
                 "--url",
-                &server.url(),
+                server.url(),
                 "--processes",
                 "4",
                 "--buyers",

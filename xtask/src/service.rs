@@ -34,6 +34,8 @@ pub(crate) struct Service {
     /// What has to be on the path.
     pub(crate) programs: &'static [&'static str],
     scheme: &'static str,
+    /// What the example's short leases ask of the URL.
+    parameters: &'static str,
     /// What starts it in a directory of its own, on its own port and on one for its peers.
     command: fn(&Path, client: SocketAddr, peer: SocketAddr) -> Result<Command>,
     /// A question, and what its answer contains once clients are served.
@@ -49,6 +51,7 @@ pub(crate) const ALL: [Service; 3] = [
         allow_missing: "redis",
         programs: &["redis-server"],
         scheme: "redis",
+        parameters: "",
         command: redis,
         question: "PING\r\n",
         answer: "PONG",
@@ -59,6 +62,7 @@ pub(crate) const ALL: [Service; 3] = [
         allow_missing: "etcd",
         programs: &["etcd"],
         scheme: "etcd",
+        parameters: "",
         command: etcd,
         question: "GET /health HTTP/1.0\r\n\r\n",
         answer: "true",
@@ -69,6 +73,8 @@ pub(crate) const ALL: [Service; 3] = [
         allow_missing: "zookeeper",
         programs: &["java"],
         scheme: "zk",
+        // A lease lasts as long as the session, at the least.
+        parameters: "?session_timeout=1s&tick=200ms",
         command: zookeeper,
         question: "srvr",
         answer: "Mode",
@@ -78,9 +84,8 @@ pub(crate) const ALL: [Service; 3] = [
 /// A server on a port of its own, gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    scheme: &'static str,
+    url: String,
     child: Child,
-    addr: SocketAddr,
     // Removed after `Drop` has killed the server.
     dir: TempDir,
 }
@@ -98,9 +103,8 @@ impl Service {
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut server = Server {
-            scheme: self.scheme,
+            url: format!("{}://{client}{}", self.scheme, self.parameters),
             child: command.spawn().context(self.name)?,
-            addr: client,
             dir,
         };
         for _ in 0..LOOKS {
@@ -140,8 +144,8 @@ impl Service {
 }
 
 impl Server {
-    pub(crate) fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.addr)
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     fn log(&self) -> String {
@@ -249,8 +253,10 @@ mod tests {
                 continue;
             }
             let server = service.start().unwrap();
-            let addr = server.addr;
-            assert_eq!(server.url(), format!("{}://{addr}", service.scheme));
+            let url = server.url().split('?').next().unwrap().to_owned();
+            let (scheme, addr) = url.split_once("://").unwrap();
+            assert_eq!(scheme, service.scheme);
+            assert!(TcpStream::connect(addr).is_ok());
             drop(server);
             assert!(TcpStream::connect(addr).is_err());
         }
