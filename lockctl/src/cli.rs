@@ -7,6 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+#[cfg(feature = "bench")]
+use crate::bench::Keys;
 use crate::connect::DEFAULT_URL;
 use crate::exit::{self, Failure};
 use crate::output;
@@ -83,6 +85,8 @@ Examples:
         prefix: String,
     },
     Release(ReleaseArgs),
+    #[cfg(feature = "bench")]
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -172,6 +176,48 @@ pub(crate) struct ReleaseArgs {
     pub(crate) force: bool,
 }
 
+/// Load-test a backend, and prove that it excludes.
+///
+/// Tasks take a lock, increment a counter that nothing but the lock keeps exact, and give the lock
+/// back, as fast as they can; once for each number of tasks.
+#[cfg(feature = "bench")]
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lockctl --url redis://cache:6379 bench
+  lockctl bench --tasks 10,100 --processes 4 --seconds 10s
+  lockctl bench --keys distinct --json | jq .sections_per_second")]
+pub(crate) struct BenchArgs {
+    /// How many tasks there are, or a series
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "50,100,200",
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub(crate) tasks: Vec<u32>,
+
+    /// Which locks they fight over
+    #[arg(long, value_enum, default_value_t = Keys::One)]
+    pub(crate) keys: Keys,
+
+    /// How long each number of tasks is tried: seconds, or a duration
+    #[arg(long, value_parser = seconds, default_value = "5")]
+    pub(crate) seconds: Duration,
+
+    /// How long a lock is held
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "0ms")]
+    pub(crate) hold: Duration,
+
+    /// Spread the tasks over this many processes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) processes: u32,
+
+    /// Print a line of JSON for each number of tasks, like --format json
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What happens to the command when the lock is lost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum OnLost {
@@ -209,6 +255,19 @@ fn one_line(text: &str) -> String {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "not a duration such as 500ms, 10s or 1m 30s".to_owned())
+}
+
+/// A number of seconds, or a duration; not zero.
+#[cfg(feature = "bench")]
+fn seconds(text: &str) -> Result<Duration, String> {
+    let length = match text.parse::<u32>() {
+        Ok(seconds) => Duration::from_secs(seconds.into()),
+        Err(_) => duration(text)?,
+    };
+    match length.is_zero() {
+        true => Err("no time at all".to_owned()),
+        false => Ok(length),
+    }
 }
 
 #[cfg(test)]

@@ -65,6 +65,12 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// One line on standard error. Nobody may be there to read it, which is no reason to fail.
 pub(crate) fn say(text: &str) {
     let mut line = String::from("lockctl: ");

@@ -12,6 +12,8 @@ compile_error!(
     "lockctl needs Linux: its guardian relies on waitid(WNOWAIT), /proc and CLOCK_BOOTTIME"
 );
 
+#[cfg(feature = "bench")]
+mod bench;
 mod cli;
 mod complete;
 mod connect;
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
     if let Some(code) = run::helper_entry() {
         return code;
     }
+    #[cfg(feature = "bench")]
+    if let Some(code) = bench::worker_entry() {
+        return code;
+    }
     let code = Cli::read().and_then(dispatch);
     code.unwrap_or_else(|failure| failure.report()).into()
 }
@@ -47,6 +53,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Status { name } => status::status(&url, format, &name),
         Command::List { prefix } => list::list(&url, format, &prefix),
         Command::Release(args) => release::release(&url, format, &args),
+        #[cfg(feature = "bench")]
+        Command::Bench(args) => bench::bench(&url, format, &args),
         Command::Completions { shell } => complete::completions(shell),
         Command::Man => complete::man(),
     }

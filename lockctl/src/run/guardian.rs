@@ -95,12 +95,10 @@ impl Guardian {
     /// Sleeps until the socket has something, or a deadline may have come. Says which.
     fn sleep(&self) -> io::Result<bool> {
         let now = self.clock.now();
-        let until = self.deadlines.next().map(|at| at.saturating_since(now));
-        let length = match until {
-            // Past its deadlines the group is looked at again and again.
-            Some(Duration::ZERO) => LONGEST_SLEEP,
-            Some(until) => until.min(LONGEST_SLEEP),
-            None => LONGEST_SLEEP,
+        let length = match self.pending() {
+            Some(at) if at > now => at.saturating_since(now).min(LONGEST_SLEEP),
+            // Past its deadline the group is looked at again and again, in case somebody joins it.
+            _ => LONGEST_SLEEP,
         };
         // Rounded up, or the last millisecond would be spent spinning.
         let millis = u16::try_from(length.as_millis() + 1).unwrap_or(u16::MAX);
@@ -109,6 +107,14 @@ impl Guardian {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The deadline that nothing has been done about yet.
+    fn pending(&self) -> Option<BootInstant> {
+        match self.terminated {
+            true => self.deadlines.kill,
+            false => self.deadlines.next(),
         }
     }
 

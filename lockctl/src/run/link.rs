@@ -50,8 +50,13 @@ impl Link {
             clock,
             told: Deadlines::default(),
         };
-        link.expect(Report::Ready).await?;
-        Ok(link)
+        match link.expect(Report::Ready).await {
+            Ok(()) => Ok(link),
+            Err(error) => {
+                link.dismiss().await;
+                Err(error)
+            }
+        }
     }
 
     /// Makes `group` the one that is guarded, until `deadlines`, and waits until it is.

@@ -29,6 +29,9 @@ mod terminal;
 mod wire;
 
 use std::ffi::OsString;
+use std::io;
+#[cfg(feature = "file")]
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -100,22 +103,27 @@ async fn execute(url: &str, args: &RunArgs) -> Result<u8, Failure> {
             return Ok(exit::signalled(signal));
         }
     };
-    let outcome = match acquired {
+    let code = match acquired {
         Ok(guard) => hold(url, args, guard, signals, changes).await,
         Err(failure) => Err(failure),
     };
+    let Some(code) = code.transpose() else {
+        // A client that closes would give the lock back.
+        return Ok(exit::SYSTEM);
+    };
     let _ = locks.shutdown(FAREWELL).await;
-    outcome
+    code
 }
 
-/// Runs the command while `guard` is held, and gives the lock back.
+/// Runs the command while `guard` is held, gives the lock back, and answers the exit code; `None` when
+/// the lock is not given back.
 async fn hold(
     url: &str,
     args: &RunArgs,
     guard: Guard,
     signals: Signals,
     changes: tokio::signal::unix::Signal,
-) -> Result<u8, Failure> {
+) -> Result<Option<u8>, Failure> {
     let job = Job {
         url,
         args,
@@ -130,18 +138,18 @@ async fn hold(
         args.say("is not given back: what the command has started cannot be killed");
         // The guardian stays with what is left. The lock ends with its TTL, or with the guardian.
         std::mem::forget(guard);
-        return Ok(exit::SYSTEM);
+        return Ok(None);
     }
     let lost = give_back(args, guard).await;
     let outcome = outcome?;
-    Ok(match (outcome.stopped, lost) {
+    Ok(Some(match (outcome.stopped, lost) {
         (Some(Stopped::LockEnded), _) => exit::LOST,
         (None, Some(reason)) if args.on_lost != OnLost::Ignore => {
             args.say(&format!("{LOST_BEFORE_THE_END}: {reason}"));
             exit::LOST
         }
         _ => outcome.code,
-    })
+    }))
 }
 
 /// Gives the lock back; `Some` when it had been lost before.
@@ -181,9 +189,13 @@ impl Job<'_> {
         Deadlines::before(end, self.args.kill_after, self.args.on_lost)
     }
 
-    /// The descriptor that a lock's file is locked by, where the lock is a file.
-    fn lock_file(&self) -> Option<OwnedFd> {
-        None
+    /// A duplicate of the descriptor that a lock's file is locked by, where the lock is a file.
+    fn lock_file(&self) -> io::Result<Option<OwnedFd>> {
+        #[cfg(feature = "file")]
+        if let Some(file) = self.guard.record::<distlock::file::HeldFile>() {
+            return file.as_fd().try_clone_to_owned().map(Some);
+        }
+        Ok(None)
     }
 }
 

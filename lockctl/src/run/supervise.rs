@@ -76,7 +76,8 @@ impl<'a> Supervisor<'a> {
     ) -> Result<Self, Failure> {
         let no_guardian = |error| Failure::system("cannot start the guardian", &error);
         let no_command = |error| Failure::system("cannot start the command", &error);
-        let mut link = Link::start(job.clock.clone(), job.lock_file())
+        let file = job.lock_file().map_err(no_guardian)?;
+        let mut link = Link::start(job.clock.clone(), file)
             .await
             .map_err(no_guardian)?;
         let token = job.guard.token().get();
