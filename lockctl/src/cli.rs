@@ -87,6 +87,8 @@ Examples:
     Release(ReleaseArgs),
     #[cfg(feature = "bench")]
     Bench(BenchArgs),
+    #[cfg(feature = "conformance")]
+    Conformance(ConformanceArgs),
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -216,6 +218,35 @@ pub(crate) struct BenchArgs {
     /// Print a line of JSON for each number of tasks, like --format json
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Find out whether a backend keeps the contract.
+///
+/// Runs the cases of the suite that break nothing, beside the backend's own locks. The ones that stop
+/// servers and cut connections are for the backend's own tests.
+#[cfg(feature = "conformance")]
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lockctl --url redis://cache:6379 conformance
+  lockctl conformance --filter R2 --markdown > report.md
+  lockctl --format json conformance --list")]
+pub(crate) struct ConformanceArgs {
+    /// Only cases with this in their number or name
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) filter: String,
+
+    /// Show the cases and what each needs, and run none
+    #[arg(long)]
+    pub(crate) list: bool,
+
+    /// The long cases too
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// Print the report as Markdown
+    #[arg(long, conflicts_with = "list")]
+    pub(crate) markdown: bool,
 }
 
 /// What happens to the command when the lock is lost.

@@ -16,6 +16,8 @@ compile_error!(
 mod bench;
 mod cli;
 mod complete;
+#[cfg(feature = "conformance")]
+mod conformance;
 mod connect;
 mod exit;
 mod list;
@@ -38,6 +40,10 @@ fn main() -> ExitCode {
     if let Some(code) = bench::worker_entry() {
         return code;
     }
+    #[cfg(feature = "conformance")]
+    if let Some(code) = conformance::worker_entry() {
+        return code;
+    }
     let code = Cli::read().and_then(dispatch);
     code.unwrap_or_else(|failure| failure.report()).into()
 }
@@ -55,6 +61,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Release(args) => release::release(&url, format, &args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::bench(&url, format, &args),
+        #[cfg(feature = "conformance")]
+        Command::Conformance(args) => conformance::conformance(&url, format, &args),
         Command::Completions { shell } => complete::completions(shell),
         Command::Man => complete::man(),
     }
