@@ -84,6 +84,8 @@ Examples:
         #[arg(long, default_value = "", hide_default_value = true)]
         prefix: String,
     },
+    #[cfg(feature = "watch")]
+    Watch(WatchArgs),
     Release(ReleaseArgs),
     #[cfg(feature = "bench")]
     Bench(BenchArgs),
@@ -154,6 +156,22 @@ pub(crate) struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Watch locks live in the terminal; q quits
+#[cfg(feature = "watch")]
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lockctl watch
+  lockctl --url redis://cache:6379 watch nightly --every 2s")]
+pub(crate) struct WatchArgs {
+    /// The lock [default: every lock in use]
+    pub(crate) name: Option<String>,
+
+    /// How often it is looked
+    #[arg(long, value_parser = pause, value_name = "DURATION", default_value = "500ms")]
+    pub(crate) every: Duration,
 }
 
 /// Take a lock from its holder by force.
@@ -286,6 +304,16 @@ fn one_line(text: &str) -> String {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "not a duration such as 500ms, 10s or 1m 30s".to_owned())
+}
+
+/// A duration that leaves the backend some rest.
+#[cfg(feature = "watch")]
+fn pause(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(50);
+    match duration(text)? {
+        pause if pause < SHORTEST => Err("less than 50ms".to_owned()),
+        pause => Ok(pause),
+    }
 }
 
 /// A number of seconds, or a duration; not zero.

@@ -25,9 +25,7 @@ pub(crate) fn man() -> Result<u8, Failure> {
         let section = clap_mangen::Man::new(command.clone());
         let title = command.get_name().to_uppercase();
         page.extend_from_slice(format!(".SH \"COMMAND {title}\"\n").as_bytes());
-        section
-            .render_synopsis_section(&mut page)
-            .map_err(failed)?;
+        section.render_synopsis_section(&mut page).map_err(failed)?;
         section
             .render_description_section(&mut page)
             .map_err(failed)?;

@@ -24,22 +24,30 @@ pub(crate) fn headline(lock: &LockState) -> String {
 
 /// Holders and waiters, one a line, in the order of the queue; empty when there are none.
 pub(crate) fn people(lock: &LockState) -> String {
-    if lock.holders.is_empty() && lock.waiters.is_empty() {
-        return String::new();
+    match people_rows(lock).as_slice() {
+        [_heading] => String::new(),
+        rows => table(rows),
     }
+}
+
+/// A heading, then holders and waiters in the order of the queue.
+pub(crate) fn people_rows(lock: &LockState) -> Vec<[String; 7]> {
     let heading = ["", "OWNER", "HOST", "PID", "FOR", "LEFT", "TOKEN"].map(str::to_owned);
     let holders = lock.holders.iter().map(|holder| {
         let [owner, host, pid] = identity(&holder.identity);
         let token = holder.token.to_string();
-        ["holder".to_owned(), owner, host, pid, age(holder.age), left(holder), token]
+        let role = "holder".to_owned();
+        [role, owner, host, pid, age(holder.age), left(holder), token]
     });
     let waiters = lock.waiters.iter().zip(1_u32..).map(|(waiter, place)| {
         let [owner, host, pid] = identity(&waiter.identity);
-        let since = age(waiter.age);
-        [place.to_string(), owner, host, pid, since, String::new(), String::new()]
+        let (place, since) = (place.to_string(), age(waiter.age));
+        [place, owner, host, pid, since, String::new(), String::new()]
     });
-    let rows: Vec<_> = std::iter::once(heading).chain(holders).chain(waiters).collect();
-    table(&rows)
+    std::iter::once(heading)
+        .chain(holders)
+        .chain(waiters)
+        .collect()
 }
 
 /// The columns of [`row`].
@@ -53,11 +61,29 @@ pub(crate) fn row(lock: &LockState) -> [String; 8] {
     let waiting = lock.waiters.len().to_string();
     let Some(holder) = lock.holders.first() else {
         let nobody = || "-".to_owned();
-        return [name, nobody(), nobody(), nobody(), nobody(), nobody(), nobody(), waiting];
+        return [
+            name,
+            nobody(),
+            nobody(),
+            nobody(),
+            nobody(),
+            nobody(),
+            nobody(),
+            waiting,
+        ];
     };
     let [owner, host, pid] = identity(&holder.identity);
     let token = holder.token.to_string();
-    [name, owner, host, pid, age(holder.age), left(holder), token, waiting]
+    [
+        name,
+        owner,
+        host,
+        pid,
+        age(holder.age),
+        left(holder),
+        token,
+        waiting,
+    ]
 }
 
 /// One lock as JSON. The keys are documented in the README.

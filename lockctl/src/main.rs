@@ -26,6 +26,8 @@ mod output;
 mod release;
 mod run;
 mod status;
+#[cfg(feature = "watch")]
+mod watch;
 
 use std::process::ExitCode;
 
@@ -58,6 +60,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Run(args) => run::run(&url, &args),
         Command::Status { name } => status::status(&url, format, &name),
         Command::List { prefix } => list::list(&url, format, &prefix),
+        #[cfg(feature = "watch")]
+        Command::Watch(args) => watch::watch(&url, &args),
         Command::Release(args) => release::release(&url, format, &args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::bench(&url, format, &args),

@@ -10,9 +10,8 @@ use crate::output;
 
 pub(crate) fn release(url: &str, format: Format, args: &ReleaseArgs) -> Result<u8, Failure> {
     let ReleaseArgs { name, token, force } = args;
-    let wanted = FencingToken::new(*token).map_err(|_| {
-        Failure::usage(format!("{token} is no fencing token; see lockctl status"))
-    })?;
+    let wanted = FencingToken::new(*token)
+        .map_err(|_| Failure::usage(format!("{token} is no fencing token; see lockctl status")))?;
     if !force {
         return Err(Failure::usage(format!(
             "this takes {name:?} away from a holder that may be at work; say --force if that is meant"

@@ -36,7 +36,11 @@ impl Counters {
         let mut record = [0; RECORD];
         self.0.read_exact_at(&mut record, offset(key))?;
         let (count, last) = record.split_at(RECORD / 2);
-        let number = |bytes: &[u8]| bytes.iter().rfold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rfold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
         let last = number(last).checked_sub(1);
         Ok(Found {
             count: number(count),

@@ -63,7 +63,9 @@ pub(crate) fn bench(url: &str, format: Format, args: &BenchArgs) -> Result<u8, F
         output::print(&report::text(&levels))?;
     }
     if levels.iter().all(|level| level.tally.sections == 0) {
-        let error = levels.iter().find_map(|level| level.tally.first_error.clone());
+        let error = levels
+            .iter()
+            .find_map(|level| level.tally.first_error.clone());
         let why = error.unwrap_or_else(|| "nobody got a lock".to_owned());
         return Err(Failure::new(exit::UNAVAILABLE, why));
     }

@@ -108,8 +108,18 @@ impl Level {
 /// The levels under each other, a bar for each, and a verdict.
 pub(crate) fn text(levels: &[Level]) -> String {
     let heading = [
-        "TASKS", "SECT/S", "HANDS/S", "WAIT MEAN", "P50", "P99", "MAX ms", "ERRORS", "MAX/MIN",
-        "CMD/SECT", "COUNTED", "EXACT",
+        "TASKS",
+        "SECT/S",
+        "HANDS/S",
+        "WAIT MEAN",
+        "P50",
+        "P99",
+        "MAX ms",
+        "ERRORS",
+        "MAX/MIN",
+        "CMD/SECT",
+        "COUNTED",
+        "EXACT",
     ]
     .map(str::to_owned);
     let rows: Vec<_> = std::iter::once(heading)
@@ -140,11 +150,16 @@ fn chart(levels: &[Level]) -> String {
     let mut text = String::from("sections/s\n");
     for level in levels {
         // Eighths of a character, so that small differences show.
-        let eighths = (0..BAR * 8).filter(|&eighth| (eighth as f64) < rate(level) / best * (BAR * 8) as f64);
+        let eighths =
+            (0..BAR * 8).filter(|&eighth| (eighth as f64) < rate(level) / best * (BAR * 8) as f64);
         let eighths = eighths.count();
         let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
         let bar = format!("{}{rest}", "█".repeat(eighths / 8));
-        text.push_str(&format!("{:>6} {bar} {}\n", level.tasks, whole(rate(level))));
+        text.push_str(&format!(
+            "{:>6} {bar} {}\n",
+            level.tasks,
+            whole(rate(level))
+        ));
     }
     text
 }

@@ -37,10 +37,7 @@ impl Server {
     #[cfg(feature = "redis")]
     pub(crate) fn commands(&mut self) -> Option<u64> {
         let mut info = distlock::redis::redis::cmd("INFO");
-        let stats: String = info
-            .arg("commandstats")
-            .query(&mut self.connection)
-            .ok()?;
+        let stats: String = info.arg("commandstats").query(&mut self.connection).ok()?;
         Some(scripts_in(&stats))
     }
 

@@ -100,7 +100,10 @@ impl Drop for Worker {
 }
 
 fn lost(why: impl std::fmt::Display) -> Failure {
-    Failure::new(exit::SYSTEM, format!("a process of the load test is lost: {why}"))
+    Failure::new(
+        exit::SYSTEM,
+        format!("a process of the load test is lost: {why}"),
+    )
 }
 
 /// The life of a worker.

@@ -133,7 +133,9 @@ impl Place {
                 .split('&')
                 .filter(|option| !option.is_empty())
                 .partition(|option| option.starts_with("prefix="));
-            let prefix = prefix.first().and_then(|option| option.strip_prefix("prefix="));
+            let prefix = prefix
+                .first()
+                .and_then(|option| option.strip_prefix("prefix="));
             return Ok(Self::Prefix {
                 base: base.to_owned(),
                 prefix: prefix.unwrap_or("distlock").to_owned(),
@@ -198,12 +200,18 @@ mod tests {
     #[test]
     fn each_case_has_a_place_beside_the_backends_own() {
         for (url, place) in [
-            ("redis://h:1", "redis://h:1?prefix=distlock-conformance-x-R1-02"),
+            (
+                "redis://h:1",
+                "redis://h:1?prefix=distlock-conformance-x-R1-02",
+            ),
             (
                 "rediss://u:p@h/3?prefix=shop&ca=/ca.pem",
                 "rediss://u:p@h/3?prefix=shop-conformance-x-R1-02&ca=/ca.pem",
             ),
-            ("etcd://a:1,b:2", "etcd://a:1,b:2/distlock-conformance-x-R1-02"),
+            (
+                "etcd://a:1,b:2",
+                "etcd://a:1,b:2/distlock-conformance-x-R1-02",
+            ),
             (
                 "zk://a,b/app/?session_timeout=2s",
                 "zk://a,b/app-conformance-x-R1-02?session_timeout=2s",

@@ -18,7 +18,9 @@ pub(crate) fn line(result: &CaseResult) -> String {
 
 pub(crate) fn summary(report: &Report) -> String {
     let counts = counts(report);
-    counts.map(|(count, what)| format!("{count} {what}")).join(", ")
+    counts
+        .map(|(count, what)| format!("{count} {what}"))
+        .join(", ")
 }
 
 fn counts(report: &Report) -> [(usize, &'static str); 4] {

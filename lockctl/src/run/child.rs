@@ -105,6 +105,8 @@ impl Child {
         let code = status
             .code()
             .or_else(|| status.signal().map(|by| exit::SIGNALLED + by));
-        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::SYSTEM))
+        Ok(code
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(exit::SYSTEM))
     }
 }

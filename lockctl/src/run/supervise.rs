@@ -82,8 +82,7 @@ impl<'a> Supervisor<'a> {
             .map_err(no_guardian)?;
         let token = job.guard.token().get();
         let environment = gate::environment(&job.args.name, token, job.url);
-        let (gate, process) =
-            Gate::start(&job.args.command, &environment).map_err(no_command)?;
+        let (gate, process) = Gate::start(&job.args.command, &environment).map_err(no_command)?;
         let child = Child::new(process, changes).map_err(no_command)?;
         let guarding = link.guard(child.group(), job.deadlines()).await;
         // So much time may have passed that the lock is lost.
@@ -201,7 +200,10 @@ impl<'a> Supervisor<'a> {
 
     fn heard(&mut self, report: Report) {
         if report.says_that_time_was_up() {
-            self.stop(Stopped::LockEnded, "could not be renewed in time; the command is stopped");
+            self.stop(
+                Stopped::LockEnded,
+                "could not be renewed in time; the command is stopped",
+            );
             self.kill_at = self.link.told().kill;
         }
     }
@@ -272,10 +274,7 @@ impl<'a> Supervisor<'a> {
         }
         let gone = self.clear_group().await;
         if was_lost && self.job.args.on_lost != OnLost::Ignore {
-            self.stop(
-                Stopped::LockEnded,
-                LOST_BEFORE_THE_END,
-            );
+            self.stop(Stopped::LockEnded, LOST_BEFORE_THE_END);
         }
         if !gone {
             return Ok(Outcome {
@@ -295,7 +294,8 @@ impl<'a> Supervisor<'a> {
         let last = link.dismiss().await;
         if stopped.is_none() && last.iter().any(|report| report.says_that_time_was_up()) {
             stopped = Some(Stopped::LockEnded);
-            job.args.say("could not be renewed in time; the command was stopped");
+            job.args
+                .say("could not be renewed in time; the command was stopped");
         }
         if let Some(terminal) = terminal.filter(|_| stopped.is_some()) {
             terminal.restore();

@@ -14,18 +14,34 @@ fn mistakes_are_one_line_and_the_right_code() {
         ("run --ttl soon a -- true", 64, "not a duration"),
         ("run --wait 1 a -- true", 64, "not a duration"),
         ("run --try --wait 1s a -- true", 64, "cannot be used with"),
-        ("run --ttl 0s --kill-after 0s a -- true", 64, "less than half"),
+        (
+            "run --ttl 0s --kill-after 0s a -- true",
+            64,
+            "less than half",
+        ),
         ("run --ttl 4s a -- true", 64, "less than half"),
         ("run --ttl 1ms --kill-after 0s a -- true", 64, "TTL"),
-        ("run --shared a -- true", 64, "not supported by this backend"),
-        ("run --permits 3 a -- true", 64, "not supported by this backend"),
+        (
+            "run --shared a -- true",
+            64,
+            "not supported by this backend",
+        ),
+        (
+            "run --permits 3 a -- true",
+            64,
+            "not supported by this backend",
+        ),
         ("run --permits 0 a -- true", 64, "--permits"),
         ("--format xml list", 64, "xml"),
         ("--url redis list", 64, "scheme://"),
         ("--url foo://x list", 64, "unknown scheme foo://"),
         ("--url redis://127.0.0.1:1/?nonsense=1 list", 64, "nonsense"),
         ("--url redis://127.0.0.1:1/ list", 69, "127.0.0.1:1"),
-        ("--url redis://127.0.0.1:1/ run a -- true", 69, "127.0.0.1:1"),
+        (
+            "--url redis://127.0.0.1:1/ run a -- true",
+            69,
+            "127.0.0.1:1",
+        ),
         ("release a --token 0 --force", 64, "no fencing token"),
         ("release a --force", 64, "--token"),
         ("completions nosuchshell", 64, "nosuchshell"),
@@ -61,7 +77,10 @@ fn every_command_has_help_with_examples() {
         let help = finish(&mut lockctl(&format!("{command} --help")));
         assert_eq!(help.code, 0, "{help:?}");
         assert!(help.stdout.contains("Examples:"), "{command}: {help:?}");
-        assert!(help.stdout.contains(&format!("lockctl {command}")), "{help:?}");
+        assert!(
+            help.stdout.contains(&format!("lockctl {command}")),
+            "{help:?}"
+        );
     }
 }
 
@@ -78,7 +97,10 @@ fn commands(help: &str) -> Vec<String> {
 #[test]
 fn version_is_the_crates() {
     let done = finish(&mut lockctl("--version"));
-    assert_eq!(done.stdout, concat!("lockctl ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(
+        done.stdout,
+        concat!("lockctl ", env!("CARGO_PKG_VERSION"), "\n")
+    );
 }
 
 #[test]

@@ -44,7 +44,12 @@ fn guardian_is_out_of_reach_of_what_ends_a_session() {
     let job = Job::start(&mut place.script("a", "echo up > up; exec sleep 300"));
     place.content("up");
     let guardian = job.guardian();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGTSTP] {
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGTSTP,
+    ] {
         signal_to(guardian, signal);
     }
     job.signal(Signal::SIGTERM);

@@ -1,6 +1,7 @@
 //! What the tests stand on: the binary, a place, processes that are waited for with a deadline.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -74,7 +75,9 @@ impl Place {
     /// `lockctl run WORDS -- sh -c SCRIPT`.
     pub(crate) fn script(&self, words: &str, script: &str) -> Command {
         let mut command = self.lockctl("run");
-        command.args(words.split(' ')).args(["--", "sh", "-c", script]);
+        command
+            .args(words.split(' '))
+            .args(["--", "sh", "-c", script]);
         command
     }
 
@@ -124,6 +127,12 @@ impl Job {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Types something, where standard input is piped; the end of it comes with that of the job.
+    pub(crate) fn type_in(&mut self, keys: &str) {
+        let stdin = self.child.stdin.as_mut().expect("piped");
+        stdin.write_all(keys.as_bytes()).expect("it reads");
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -228,7 +237,9 @@ pub(crate) fn state(pid: u32) -> Option<char> {
 }
 
 pub(crate) fn is_gone_within(limit: Duration, pid: u32) {
-    within(limit, "the process is gone", || (!is_alive(pid)).then_some(()));
+    within(limit, "the process is gone", || {
+        (!is_alive(pid)).then_some(())
+    });
 }
 
 pub(crate) fn signal_to(pid: u32, signal: Signal) {

@@ -1,6 +1,8 @@
 //! The real binary, on real backends.
 
+mod bench;
 mod cli;
+mod conformance;
 mod counter;
 mod death;
 mod fixture;
@@ -8,3 +10,4 @@ mod loss;
 mod run;
 mod terminal;
 mod wait;
+mod watch;

@@ -34,8 +34,14 @@ fn interactive_command_is_the_foreground_job_and_gives_the_terminal_back() {
     );
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 2, "{said}");
-    assert!(lines[0].starts_with("inside") && lines[0].contains('+'), "{said}");
-    assert!(lines[1].starts_with("after") && lines[1].contains('+'), "{said}");
+    assert!(
+        lines[0].starts_with("inside") && lines[0].contains('+'),
+        "{said}"
+    );
+    assert!(
+        lines[1].starts_with("after") && lines[1].contains('+'),
+        "{said}"
+    );
 }
 
 #[test]
@@ -43,8 +49,7 @@ fn terminal_is_set_as_before_after_a_command_that_was_killed() {
     let place = Place::redis();
     let lockctl = binary();
     // It turns the echo off, and then takes its own lock from itself.
-    let script =
-        format!("stty -echo; {lockctl} release a --token $LOCK_TOKEN --force; sleep 300");
+    let script = format!("stty -echo; {lockctl} release a --token $LOCK_TOKEN --force; sleep 300");
     let said = at_a_terminal(
         &place,
         &format!(
@@ -64,11 +69,20 @@ fn command_that_is_suspended_gives_the_shell_its_terminal() {
     let job = format!("{lockctl} run a -- sh -c 'kill -STOP $$; ps -o stat= -p $$'");
     let said = at_a_terminal(
         &place,
-        &format!("bash -mc '{}; echo between; fg > fg.log; echo code $?'", job.replace('\'', "'\\''")),
+        &format!(
+            "bash -mc '{}; echo between; fg > fg.log; echo code $?'",
+            job.replace('\'', "'\\''")
+        ),
     );
-    let lines: Vec<_> = said.lines().filter(|line| !line.starts_with("lockctl:")).collect();
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| !line.starts_with("lockctl:"))
+        .collect();
     let between = lines.iter().position(|line| *line == "between");
     let foreground = lines.iter().position(|line| line.ends_with('+'));
     let code = lines.iter().position(|line| *line == "code 0");
-    assert!(between.is_some() && between < foreground && foreground < code, "{said}");
+    assert!(
+        between.is_some() && between < foreground && foreground < code,
+        "{said}"
+    );
 }
