@@ -32,7 +32,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What this backend promises. Constant for its life.
     fn capabilities(&self) -> Capabilities;
 
-    /// Tries once to get the lock; `None` when somebody holds it or is queued for it.
+    /// Tries once to get the lock; `None` when somebody holds it or, where waiters are served in order,
+    /// is queued for it.
     ///
     /// Never queues. Before sending, reports [`Reach::Sent`](crate::Reach::Sent).
     ///

@@ -9,6 +9,7 @@
 //! | URL | feature | |
 //! |---|---|---|
 //! | `memory://` | `memory` (default) | this process only; for tests and single-process programs |
+//! | `file:///directory`, `file://` | `file` | the processes of one Linux host; no server |
 //! | `redis://user:password@host:port/db`, `rediss://…`, `valkey://…`, `valkeys://…` | `redis` | one Redis or Valkey node |
 //!
 //! Every URL takes the options of [`ClientOptions`] (`?ttl=30s&op_timeout=500ms`) beside its
@@ -37,6 +38,9 @@
 
 pub use lock_core::*;
 
+/// The backend of one host, in files.
+#[cfg(feature = "file")]
+pub use lock_file as file;
 /// The Redis and Valkey backend.
 #[cfg(feature = "redis")]
 pub use lock_redis as redis;
@@ -47,10 +51,13 @@ pub fn registry() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "memory")]
     let registry = MemoryStore::register(registry);
+    #[cfg(feature = "file")]
+    let registry = lock_file::register(registry);
     #[cfg(feature = "redis")]
     let registry = lock_redis::register(registry);
     registry
         .with_absent("memory", "memory")
+        .with_absent("file", "file")
         .with_absent("redis", "redis")
         .with_absent("rediss", "redis")
         .with_absent("valkey", "redis")

@@ -33,7 +33,7 @@ pub(super) const CASES: &[Entry] = &[
     case!(
         "R1.08",
         counter_stays_exact_while_processes_are_killed,
-        needs(&[Need::Processes, TTL]),
+        needs(&[Need::Processes, CRASH]),
         alone(),
         deadline(120)
     ),

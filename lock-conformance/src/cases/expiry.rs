@@ -29,7 +29,7 @@ pub(super) const CASES: &[Entry] = &[
     case!(
         "R6.07",
         killed_process_is_replaced_within_its_ttl,
-        needs(&[Need::Processes, TTL]),
+        needs(&[Need::Processes, CRASH]),
     ),
     case!(
         "R6.08",

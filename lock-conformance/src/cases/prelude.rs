@@ -5,7 +5,8 @@ pub(super) use std::time::Duration;
 
 pub(super) use futures_util::FutureExt;
 pub(super) use lock_core::{
-    Clock, ErrorKind, FencingToken, Lease, LossReason, OwnerId, Released, Renewal, WaitOrder,
+    Clock, CrashRelease, ErrorKind, FencingToken, Lease, LossReason, OwnerId, Released, Renewal,
+    WaitOrder,
 };
 
 pub(super) use super::entry::{Entry, case};
@@ -23,6 +24,9 @@ pub(super) const FIFO: Need = Need::Capability("waiters served in order", |caps|
     caps.wait_order == WaitOrder::Fifo
 });
 pub(super) const TTL: Need = Need::Capability("leases that end", |caps| caps.ttl.is_some());
+pub(super) const CRASH: Need = Need::Capability("replacing a process that died", |caps| {
+    caps.ttl.is_some() || caps.crash_release == CrashRelease::ProcessExit
+});
 pub(super) const BREAK: Need = Need::Capability("breaking a hold", |caps| caps.break_hold);
 pub(super) const LIST: Need = Need::Capability("listing locks", |caps| caps.list);
 pub(super) const CLAIM_WINDOW: Need = Need::Capability("hand-off with a claim window", |caps| {

@@ -15,7 +15,11 @@ pub(super) const CASES: &[Entry] = &[
         needs(&[FIFO])
     ),
     case!("R7.03", tasks_of_one_client_are_served_in_order),
-    case!("R7.04", try_does_not_overtake_those_who_wait),
+    case!(
+        "R7.04",
+        try_does_not_overtake_those_who_wait,
+        needs(&[FIFO])
+    ),
     case!("R7.05", wait_lasts_longer_than_an_operation),
     case!("R7.06", bounded_wait_ends_in_time_and_leaves_nothing),
     case!("R7.07", bounded_wait_of_zero_is_a_try),

@@ -1,5 +1,6 @@
 //! A watcher that outlives the test process just long enough to clean up after it.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,6 +11,11 @@ const SCRIPT: &str = r#"pid=
 while read -r line; do pid=$line; done
 if [ -n "$pid" ]; then kill -9 "$pid"; fi
 rm -rf -- "$1"
+"#;
+
+/// The same for rules of the packet filter: nothing is killed, and a table that is gone already is no trouble.
+const TABLE_SCRIPT: &str = r#"cat >/dev/null
+nft delete table inet "$1"
 "#;
 
 /// A small `sh` that holds the read end of a pipe whose write end only this process has.
@@ -31,9 +37,18 @@ pub(super) struct Guardian {
 impl Guardian {
     /// Starts a guardian for the server that will live in `dir`.
     pub(super) fn start(dir: &Path) -> io::Result<Guardian> {
+        Guardian::spawn(SCRIPT, dir.as_os_str())
+    }
+
+    /// Starts a guardian that deletes a table of packet filter rules, and has no process to watch.
+    pub(super) fn of_table(table: &str) -> io::Result<Guardian> {
+        Guardian::spawn(TABLE_SCRIPT, table.as_ref())
+    }
+
+    fn spawn(script: &str, subject: &OsStr) -> io::Result<Guardian> {
         let mut shell = Command::new("sh")
-            .args(["-c", SCRIPT, "guardian"])
-            .arg(dir)
+            .args(["-c", script, "guardian"])
+            .arg(subject)
             .stdin(Stdio::piped())
             // Not inherited: whoever reads the test's output must see its end even if a guardian is still at work.
             .stdout(Stdio::null())

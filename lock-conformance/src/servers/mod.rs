@@ -2,6 +2,8 @@
 //!
 //! * [`RedisServer`]: Redis as the distribution ships it.
 //! * [`ValkeyServer`]: a pinned Valkey whose wall clock a test can step.
+//! * [`EtcdServer`]: an etcd of one member, or several.
+//! * [`ZooKeeperServer`]: a ZooKeeper of one server, or an ensemble.
 //!
 //! Every launcher listens on 127.0.0.1, waits until its server answers, and kills it and removes its directory when
 //! it is dropped: also when the test panics, and also when the test process is killed (see `guardian.rs`). A server
@@ -11,17 +13,29 @@
 //! the launchers' `start_or_skip` skip instead, loudly.
 
 mod control;
+mod ensemble;
 mod error;
+mod etcd;
+mod fetched;
+mod firewall;
 mod guardian;
+mod http;
+mod member;
 mod monitor;
 mod port;
 mod process;
 mod redis;
+mod sockets;
 mod tls;
 mod valkey;
+mod zookeeper;
 
+pub use ensemble::Ensemble;
 pub use error::{StartError, missing_is_allowed};
+pub use etcd::{EtcdBuilder, EtcdMetrics, EtcdServer, EtcdVersion};
+pub use member::Member;
 pub use monitor::Monitor;
 pub(crate) use port::free_port;
 pub use redis::{RedisBuilder, RedisServer};
 pub use valkey::ValkeyServer;
+pub use zookeeper::{ZooKeeperBuilder, ZooKeeperMode, ZooKeeperServer};

@@ -20,6 +20,23 @@ pub(crate) fn free_port() -> u16 {
         .expect("one of a thousand random ports is free")
 }
 
+/// Picks several ports, no two of them the same.
+///
+/// # Panics
+/// As [`free_port`].
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
+    let mut ports = [0; N];
+    for i in 0..N {
+        ports[i] = loop {
+            let port = free_port();
+            if !ports[..i].contains(&port) {
+                break port;
+            }
+        };
+    }
+    ports
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
+/// The name of the server's certificate in its directory.
+pub(super) const CERT: &str = "server.crt";
+/// The name of the key that belongs to it.
+pub(super) const KEY: &str = "server.key";
+
 /// Where the parts lie, all PEM.
 #[derive(Clone, Debug)]
 pub(super) struct TlsFiles {
@@ -31,8 +36,8 @@ pub(super) fn generate(dir: &Path) -> Result<TlsFiles, Box<dyn Error + Send + Sy
 
     let files = TlsFiles {
         ca: dir.join("ca.crt"),
-        cert: dir.join("server.crt"),
-        key: dir.join("server.key"),
+        cert: dir.join(CERT),
+        key: dir.join(KEY),
     };
     fs::write(&files.ca, ca.pem())?;
     fs::write(&files.cert, cert.pem())?;

@@ -3,9 +3,10 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
-use std::{env, fs, io};
+use std::{fs, io};
 
 use super::error::{StartError, skip_if_allowed};
+use super::fetched;
 use super::redis::{RedisBuilder, RedisServer};
 use crate::wait::poll;
 
@@ -56,10 +57,12 @@ impl ValkeyServer {
     pub fn try_start(
         settings: impl FnOnce(RedisBuilder) -> RedisBuilder,
     ) -> Result<ValkeyServer, StartError> {
-        let binary = find_valkey().ok_or(StartError::Missing {
-            what: "valkey-server".into(),
-            install: INSTALL_VALKEY,
-        })?;
+        let binary = fetched::find("LOCK_TEST_VALKEY", "valkey-", "valkey-server").ok_or(
+            StartError::Missing {
+                what: "valkey-server".into(),
+                install: INSTALL_VALKEY,
+            },
+        )?;
         let faketime = find_faketime().ok_or(StartError::Missing {
             what: "libfaketimeMT.so.1".into(),
             install: INSTALL_FAKETIME,
@@ -167,27 +170,6 @@ fn true_time(offset: i64) -> Duration {
 
 fn offset_line(seconds: i64) -> String {
     format!("{seconds:+}\n")
-}
-
-/// `LOCK_TEST_VALKEY`, or what `cargo xtask valkey` has put into the target directory this test was built in.
-fn find_valkey() -> Option<PathBuf> {
-    if let Some(path) = env::var_os("LOCK_TEST_VALKEY") {
-        return Some(path.into());
-    }
-    let target_dir = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let test_binary = env::current_exe().ok();
-    let above = test_binary.iter().flat_map(|path| path.ancestors());
-    target_dir
-        .as_deref()
-        .into_iter()
-        .chain(above)
-        .filter_map(|dir| fs::read_dir(dir.join("test-servers")).ok())
-        .flat_map(|entries| entries.filter_map(Result::ok))
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("valkey-"))
-        .map(|entry| entry.path().join("valkey-server"))
-        .filter(|path| path.is_file())
-        // Several after the pin has moved: the newest fetch.
-        .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok())
 }
 
 /// Debian keeps the library in a directory named after the architecture.

@@ -2,20 +2,27 @@
 #![cfg(feature = "servers")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
 
+mod cleanup;
+mod etcd;
 mod guarantees;
 mod proxy;
 mod servers;
+mod zookeeper;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Looks at `condition` until it holds, at most for 10 s; says whether it did.
+#[expect(clippy::disallowed_methods, reason = "a deadline in real time")]
 fn poll(mut condition: impl FnMut() -> bool) -> bool {
-    (0..10_000).any(|_| {
-        let holds = condition();
-        if !holds {
-            thread::sleep(Duration::from_millis(1));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if condition() {
+            return true;
         }
-        holds
-    })
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }

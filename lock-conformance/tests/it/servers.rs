@@ -3,19 +3,15 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
-use std::{env, fs, io, panic};
+use std::{fs, io, panic};
 
 use lock_conformance::servers::{RedisServer, StartError, ValkeyServer};
 
-use crate::poll;
+use crate::cleanup::is_alive;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// Set for the helper process of `server_dies_with_a_killed_test_process`.
-const HELPER: &str = "LOCK_TEST_SERVER_HELPER";
 
 #[test]
 fn server_answers_and_is_gone_after_drop() {
@@ -39,48 +35,6 @@ fn server_is_gone_after_a_panic() {
     }));
     assert!(result.is_err());
     assert!(!is_alive(pid));
-}
-
-#[test]
-fn server_dies_with_a_killed_test_process() {
-    let mut helper = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "servers::helper_holds_a_server", "--ignored"])
-        .arg("--nocapture")
-        .env(HELPER, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(helper.stdout.take().unwrap()).lines();
-    let line = lines
-        .find_map(|line| Some(line.ok()?.strip_prefix("server: ")?.to_owned()))
-        .expect("the helper prints where its server is");
-    let (pid, dir) = line.split_once(' ').unwrap();
-    let (pid, dir) = (pid.parse().unwrap(), PathBuf::from(dir));
-    assert!(is_alive(pid));
-    assert!(dir.exists());
-
-    helper.kill().unwrap();
-    helper.wait().unwrap();
-    assert!(poll(|| !is_alive(pid)), "the server lives on");
-    assert!(poll(|| !dir.exists()), "the directory stays");
-}
-
-#[test]
-#[ignore = "the process that server_dies_with_a_killed_test_process kills"]
-fn helper_holds_a_server() {
-    if env::var_os(HELPER).is_none() {
-        return;
-    }
-    let server = RedisServer::start();
-    // A restart first: the guardian must know the latest process, not the first.
-    server.restart();
-    let (pid, dir) = (server.pid().unwrap(), directory(&server));
-    println!("\nserver: {pid} {}", dir.display());
-    // Waits to be killed, or for the end of the process that was to do it.
-    let _ = io::stdin().read(&mut [0]);
-    loop {
-        std::thread::park();
-    }
 }
 
 #[test]
@@ -334,10 +288,4 @@ fn talk(server: &RedisServer, command: &str) -> String {
 
 fn directory(server: &RedisServer) -> PathBuf {
     server.cli(&["CONFIG", "GET", "dir"]).unwrap()["dir\n".len()..].into()
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A zombie of a killed helper, waiting for whoever adopted it, is dead enough.
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
 }

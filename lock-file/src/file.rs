@@ -1,0 +1,192 @@
+//! One lock file: opened, locked, let go.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use nix::sys::stat::futimens;
+use nix::sys::time::TimeSpec;
+
+/// The open file of a lock that is held; kept in the grant, see [`Guard::record`](lock_core::Guard::record).
+///
+/// The lock belongs to the open file description: it lasts until it is released, or until every
+/// duplicate of this descriptor is closed, in whichever process. A program that hands a duplicate to
+/// another process makes the lock last as long as that process, also when it dies itself.
+///
+/// # Source
+/// `fcntl(2)`, "Open file description locks".
+#[derive(Clone, Debug)]
+pub struct HeldFile(pub(crate) Arc<LockFile>);
+
+impl AsFd for HeldFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.file.as_fd()
+    }
+}
+
+/// A lock file that is open, and maybe locked.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LockFile {
+    /// Opens the file, and makes it if it is not there.
+    pub(crate) fn open(path: &Path, mode: u32) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(mode);
+        Self::with(options, path)
+    }
+
+    /// Opens the file to look at it; `None` when it is not there.
+    pub(crate) fn open_existing(path: &Path, write: bool) -> io::Result<Option<Self>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(write);
+        match Self::with(options, path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn with(mut options: OpenOptions, path: &Path) -> io::Result<Self> {
+        // A link could lead to somebody else's file; a pipe would block.
+        let file = options
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the lock if nobody has it.
+    pub(crate) fn try_lock(&self) -> io::Result<bool> {
+        match self.set(libc::F_WRLCK) {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Gives the lock back, whoever else has a duplicate of the descriptor, and wakes those who wait.
+    pub(crate) fn unlock(&self) -> io::Result<()> {
+        self.set(libc::F_UNLCK)?;
+        // Closing would wake them too, but a guard that is still there keeps the descriptor open.
+        Ok(futimens(
+            &self.file,
+            &TimeSpec::UTIME_NOW,
+            &TimeSpec::UTIME_NOW,
+        )?)
+    }
+
+    /// Whether another open file description has the lock. Takes nothing, so it disturbs nobody.
+    pub(crate) fn is_locked_elsewhere(&self) -> io::Result<bool> {
+        let mut lock = whole_file(libc::F_WRLCK);
+        fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    }
+
+    fn set(&self, kind: i32) -> Result<(), Errno> {
+        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole_file(kind))).map(drop)
+    }
+
+    /// Whether the path still leads to this file. A lock on a file that was removed excludes nobody.
+    pub(crate) fn is_in_place(&self) -> io::Result<bool> {
+        let here = self.file.metadata()?;
+        match self.path.symlink_metadata() {
+            Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A path to this very file, whatever its own path leads to.
+    pub(crate) fn by_descriptor(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+}
+
+fn whole_file(kind: i32) -> libc::flock {
+    let short = |value: i32| libc::c_short::try_from(value).expect("a constant of the kernel's");
+    libc::flock {
+        l_type: short(kind),
+        l_whence: short(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn lock_excludes_other_descriptions_and_not_duplicates() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.lock");
+        let (a, b) = (LockFile::open(&path, 0o600), LockFile::open(&path, 0o600));
+        let (a, b) = (a.expect("opens"), b.expect("opens"));
+        assert!(a.try_lock().expect("answers"));
+        assert!(!b.try_lock().expect("answers"));
+        assert!(b.is_locked_elsewhere().expect("answers"));
+        assert!(!a.is_locked_elsewhere().expect("answers"));
+        let duplicate = a.file().try_clone().expect("duplicates");
+        drop(a);
+        assert!(!b.try_lock().expect("answers"), "the duplicate keeps it");
+        drop(duplicate);
+        assert!(b.try_lock().expect("answers"));
+        b.unlock().expect("unlocks");
+        assert!(!b.is_locked_elsewhere().expect("answers"));
+    }
+
+    #[test]
+    fn removed_or_replaced_file_is_not_in_place() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.lock");
+        let old = LockFile::open(&path, 0o600).expect("opens");
+        assert!(old.is_in_place().expect("answers"));
+        fs::remove_file(&path).expect("removes");
+        assert!(!old.is_in_place().expect("answers"));
+        let new = LockFile::open(&path, 0o600).expect("opens");
+        assert!(!old.is_in_place().expect("answers"));
+        assert!(new.is_in_place().expect("answers"));
+    }
+
+    #[test]
+    fn link_and_pipe_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let link = dir.path().join("link.lock");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &link).expect("links");
+        assert!(LockFile::open(&link, 0o600).is_err());
+        let pipe = dir.path().join("pipe.lock");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        assert!(LockFile::open(&pipe, 0o600).is_err());
+    }
+}

@@ -1,0 +1,122 @@
+//! What is written into a lock's file.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use serde::{Deserialize, Serialize};
+
+/// Every record begins with this.
+const MAGIC: &str = "{\"distlock\":1,";
+/// No record is longer.
+const LONGEST: usize = 8 * 1024;
+
+/// The content of a lock's file: one line of JSON.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Record {
+    /// The version of this format; first, so that a record is known by its beginning.
+    pub(crate) distlock: u32,
+    pub(crate) name: String,
+    /// The last token that was handed out.
+    pub(crate) token: u64,
+    /// Who has it; only to be believed while the file is locked.
+    pub(crate) holder: Option<Holder>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Holder {
+    pub(crate) nonce: String,
+    /// As `pid host label`.
+    pub(crate) identity: String,
+    /// Wall clock, µs since 1970.
+    pub(crate) since: u64,
+}
+
+/// What was found in a file.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found {
+    Record(Record),
+    /// Nothing yet, or a record that a crash of the machine cut short: its token is not known.
+    Nothing,
+    /// Something that this crate has not written.
+    Foreign,
+}
+
+pub(crate) fn read(file: &File) -> io::Result<Found> {
+    let mut bytes = vec![0; LONGEST];
+    let mut filled = 0;
+    loop {
+        match file.read_at(
+            &mut bytes[filled..],
+            u64::try_from(filled).unwrap_or(u64::MAX),
+        ) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(parse(&bytes[..filled]))
+}
+
+fn parse(bytes: &[u8]) -> Found {
+    // What a shorter record left of a longer one, should the end not have been cut off, is behind the line.
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    match serde_json::from_slice(line) {
+        Ok(record) => Found::Record(record),
+        // Blocks that were allocated but not written before the machine went down read as zeros.
+        Err(_) if bytes.iter().all(|byte| *byte == 0) => Found::Nothing,
+        Err(_) if line.starts_with(MAGIC.as_bytes()) => Found::Nothing,
+        Err(_) => Found::Foreign,
+    }
+}
+
+/// Replaces the content in one write within one page, so that a process that is killed leaves the old
+/// record or the new one.
+pub(crate) fn write(file: &File, record: &Record) -> io::Result<()> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    file.write_all_at(&line, 0)?;
+    file.set_len(u64::try_from(line.len()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(label: &str) -> Record {
+        Record {
+            distlock: 1,
+            name: "a\"b".into(),
+            token: 7,
+            holder: Some(Holder {
+                nonce: "n".into(),
+                identity: format!("1 host {label}"),
+                since: 9,
+            }),
+        }
+    }
+
+    #[test]
+    fn record_survives_its_file_also_when_it_gets_shorter() {
+        let file = tempfile::tempfile().expect("a file");
+        for label in ["a long label, longer than the next", "short"] {
+            write(&file, &record(label)).expect("writes");
+            assert_eq!(read(&file).expect("reads"), Found::Record(record(label)));
+        }
+    }
+
+    #[test]
+    fn torn_record_is_nothing_and_foreign_text_is_not_taken_for_a_lock() {
+        let whole = serde_json::to_string(&record("x")).expect("serialises");
+        assert!(whole.starts_with(MAGIC));
+        assert_eq!(parse(&whole.as_bytes()[..30]), Found::Nothing);
+        assert_eq!(parse(b""), Found::Nothing);
+        assert_eq!(parse(&[0; 64]), Found::Nothing);
+        assert_eq!(parse(b"#!/bin/sh\n"), Found::Foreign);
+        assert_eq!(parse(b"{}"), Found::Foreign);
+    }
+}

@@ -1,0 +1,168 @@
+//! Who waits, for those who look. Nothing is decided by it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lock_core::{Claim, LockName, WaiterState};
+use serde::{Deserialize, Serialize};
+
+use crate::dir;
+use crate::file::LockFile;
+use crate::name::file_name;
+use crate::token::wall_micros;
+
+/// In a directory of their own, so that coming and going does not wake who watches the locks.
+const DIR: &str = ".waiting";
+const MODE: u32 = 0o644;
+
+/// A waiter's file, locked for as long as it waits: the kernel says who has died.
+#[derive(Debug)]
+pub(crate) struct Ticket(LockFile);
+
+#[derive(Deserialize, Serialize)]
+struct Waiter {
+    nonce: String,
+    identity: String,
+    /// Wall clock, µs since 1970.
+    since: u64,
+}
+
+impl Ticket {
+    pub(crate) fn new(locks: &Path, claim: &Claim) -> io::Result<Self> {
+        let path = locks
+            .join(DIR)
+            .join(format!("{}{}", start(&claim.name), claim.nonce));
+        let ticket = match LockFile::open(&path, MODE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                dir::make_like(&locks.join(DIR), locks)?;
+                LockFile::open(&path, MODE)
+            }
+            opened => opened,
+        };
+        let ticket = Self(ticket?);
+        ticket.0.try_lock()?;
+        let waiter = Waiter {
+            nonce: claim.nonce.to_string(),
+            identity: claim.identity.to_string(),
+            since: wall_micros(),
+        };
+        fs::write(&path, serde_json::to_vec(&waiter)?)?;
+        Ok(ticket)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // Left behind, it is unlocked, counts for nothing and is swept.
+        let _ = fs::remove_file(self.0.path());
+    }
+}
+
+/// Who waits for `name`, in the order of their coming.
+pub(crate) fn waiters(locks: &Path, name: &LockName) -> io::Result<Vec<WaiterState>> {
+    let start = start(name);
+    let mut waiters: Vec<(u64, WaiterState)> = all(locks)?
+        .into_iter()
+        .filter(|path| {
+            path.file_name()
+                .and_then(|file| file.to_str())
+                .is_some_and(|file| file.starts_with(&start))
+        })
+        .filter_map(|path| read(&path).ok().flatten())
+        .collect();
+    waiters.sort_by_key(|(since, _)| *since);
+    Ok(waiters.into_iter().map(|(_, waiter)| waiter).collect())
+}
+
+/// Removes what waiters that died have left.
+pub(crate) fn sweep(locks: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for path in all(locks)? {
+        // One that is just being made is not locked yet; its waiter is then not seen, and waits all the same.
+        let dead = matches!(LockFile::open_existing(&path, true), Ok(Some(file)) if file.try_lock().unwrap_or(false));
+        if dead && fs::remove_file(&path).is_ok() {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// What the tickets for a lock begin with. A nonce of fixed length follows, so that no name is the
+/// beginning of another.
+fn start(name: &LockName) -> String {
+    format!("{}.", file_name(name))
+}
+
+fn all(locks: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(locks.join(DIR)) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<(u64, WaiterState)>> {
+    let Some(file) = LockFile::open_existing(path, false)? else {
+        return Ok(None);
+    };
+    if !file.is_locked_elsewhere()? {
+        return Ok(None);
+    }
+    let waiter: Waiter = serde_json::from_slice(&fs::read(path)?)?;
+    let state = (|| {
+        Some(WaiterState {
+            nonce: waiter.nonce.parse().ok()?,
+            identity: waiter.identity.parse().ok()?,
+            age: Duration::from_micros(wall_micros().saturating_sub(waiter.since)),
+        })
+    })();
+    Ok(state.map(|state| (waiter.since, state)))
+}
+
+#[cfg(test)]
+mod tests {
+    use lock_core::Identity;
+
+    use super::*;
+
+    fn claim(name: &str) -> Claim {
+        let name = LockName::new(name).expect("a good name");
+        Claim::new(name, Identity::of_this_process("x"), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn waiters_are_seen_while_they_wait_and_only_for_their_lock() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (a, b, other) = (claim("n"), claim("n"), claim("n.lock"));
+        let seen = |of: &Claim| {
+            let waiters = waiters(dir.path(), &of.name).expect("reads");
+            waiters
+                .into_iter()
+                .map(|waiter| waiter.nonce)
+                .collect::<Vec<_>>()
+        };
+        assert!(seen(&a).is_empty());
+        let first = Ticket::new(dir.path(), &a).expect("a ticket");
+        let second = Ticket::new(dir.path(), &b).expect("a ticket");
+        let third = Ticket::new(dir.path(), &other).expect("a ticket");
+        assert_eq!(seen(&a), [a.nonce, b.nonce]);
+        assert_eq!(seen(&other), [other.nonce]);
+        assert_eq!(sweep(dir.path()).expect("sweeps"), 0, "all are alive");
+        drop((first, second, third));
+        assert!(seen(&a).is_empty());
+        assert!(all(dir.path()).expect("reads").is_empty());
+    }
+
+    #[test]
+    fn what_a_dead_waiter_leaves_is_not_seen_and_is_swept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let a = claim("n");
+        let ticket = Ticket::new(dir.path(), &a).expect("a ticket");
+        ticket.0.unlock().expect("unlocks");
+        assert!(waiters(dir.path(), &a.name).expect("reads").is_empty());
+        assert_eq!(sweep(dir.path()).expect("sweeps"), 1);
+        assert!(all(dir.path()).expect("reads").is_empty());
+    }
+}
