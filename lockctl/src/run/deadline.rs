@@ -8,6 +8,8 @@ use crate::cli::OnLost;
 
 /// SIGKILL comes this much before the end of the validity: a signal takes a moment to end a process.
 const KILL_LEAD: Duration = Duration::from_millis(20);
+/// A lock that does not end while its process lives ends after more than this: a hundred years.
+const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// When the command's process group gets which signal, on the machine's suspend-aware clock, if
 /// nothing renews the lock.
@@ -22,8 +24,7 @@ pub(crate) struct Deadlines {
 impl Deadlines {
     /// For a lock whose validity ends at `end`.
     pub(crate) fn before(end: BootInstant, kill_after: Duration, on_lost: OnLost) -> Self {
-        // The end of a lock that does not end while its process lives.
-        if end.since_origin() == Duration::MAX {
+        if end.since_origin() > AGES {
             return Self::default();
         }
         match on_lost {
@@ -104,7 +105,9 @@ mod tests {
 
     #[test]
     fn lock_without_an_end_and_a_command_that_ignores_the_loss_have_none() {
-        let never = BootInstant::from_origin(Duration::MAX);
+        let now = Duration::from_secs(7);
+        // As a guard says it: what is left of it by now.
+        let never = BootInstant::from_origin(now) + (Duration::MAX - now * 2);
         let none = Deadlines::default();
         assert_eq!(Deadlines::before(never, GRACE, OnLost::Term), none);
         assert_eq!(Deadlines::before(at(10_000), GRACE, OnLost::Ignore), none);

@@ -17,6 +17,11 @@ fn counter_is_exact_and_tokens_grow_on_redis() {
     check(&Place::redis());
 }
 
+#[test]
+fn counter_is_exact_and_tokens_grow_on_files() {
+    check(&Place::file());
+}
+
 fn check(place: &Place) {
     fs::write(place.path("counter"), "0\n").expect("written");
     thread::scope(|scope| {

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) dir: TempDir,
-    pub(crate) server: Option<RedisServer>,
+    server: Option<RedisServer>,
 }
 
 impl Place {
@@ -34,6 +34,16 @@ impl Place {
             url: server.url(),
             dir: TempDir::new().expect("a directory"),
             server: Some(server),
+        }
+    }
+
+    /// A directory of its own.
+    pub(crate) fn file() -> Self {
+        let dir = TempDir::new().expect("a directory");
+        Self {
+            url: format!("file://{}", dir.path().join("locks").display()),
+            dir,
+            server: None,
         }
     }
 

@@ -5,6 +5,7 @@ mod cli;
 mod conformance;
 mod counter;
 mod death;
+mod file;
 mod fixture;
 mod loss;
 mod run;
