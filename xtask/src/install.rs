@@ -1,7 +1,7 @@
 //! Debian packages that the tests need.
 
 use std::io::{IsTerminal, stdin};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, iter};
 
@@ -18,8 +18,8 @@ pub(crate) struct Need {
     pub(crate) packages: &'static [&'static str],
 }
 
-/// What the launchers in `lock-conformance` start.
-pub(crate) const SERVERS: [Need; 2] = [
+/// What the launchers in `lock-conformance` start or use, and what etcd's client is built with.
+pub(crate) const NEEDS: [Need; 6] = [
     Need {
         what: "redis-server",
         is_there: || is_on_path("redis-server"),
@@ -30,7 +30,36 @@ pub(crate) const SERVERS: [Need; 2] = [
         is_there: has_faketime,
         packages: &["faketime"],
     },
+    Need {
+        what: "etcd and etcdctl",
+        is_there: || is_on_path("etcd") && is_on_path("etcdctl"),
+        packages: &["etcd-server", "etcd-client"],
+    },
+    Need {
+        what: "ZooKeeper",
+        is_there: || is_on_path("java") && JARS.iter().all(|jar| Path::new(jar).is_file()),
+        packages: &["zookeeper", "libslf4j-java", "default-jre-headless"],
+    },
+    Need {
+        what: "nft",
+        is_there: || is_on_path("nft") || Path::new("/usr/sbin/nft").is_file(),
+        packages: &["nftables"],
+    },
+    Need {
+        what: "protoc and the messages it comes with",
+        is_there: || is_on_path("protoc") && Path::new(PROTOS).is_dir(),
+        packages: &["protobuf-compiler", "libprotobuf-dev"],
+    },
 ];
+
+/// The server, and the small logger that the launcher gives it.
+const JARS: [&str; 2] = [
+    "/usr/share/java/zookeeper.jar",
+    "/usr/share/java/slf4j-simple.jar",
+];
+
+/// Where etcd's client looks for what its own messages are made of.
+const PROTOS: &str = "/usr/include/google/protobuf";
 
 /// Installs what is missing, and says so.
 pub(crate) fn missing(needs: &[Need]) -> Result<()> {

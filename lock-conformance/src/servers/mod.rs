@@ -10,7 +10,8 @@
 //! that somebody else runs is never touched or relied upon.
 //!
 //! A missing binary fails the test, with the command that installs it. `LOCK_TEST_ALLOW_MISSING=redis,valkey` lets
-//! the launchers' `start_or_skip` skip instead, loudly.
+//! the launchers' `start_or_skip` skip instead, loudly. The names are `redis`, `valkey`, `etcd`, `etcd-3.5`,
+//! `zookeeper`, and `isolation` for cutting members off from each other, which takes root and nftables.
 
 mod control;
 mod ensemble;

@@ -1,6 +1,6 @@
 //! A ZooKeeper: one server, or an ensemble.
 
-mod jute;
+mod session;
 mod words;
 
 use std::collections::BTreeMap;
@@ -12,16 +12,16 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
-use self::jute::Session;
+use self::session::Session;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
-use super::firewall::Identity;
+use super::firewall::{Firewall, Identity};
 use super::member::{Launch, Member};
 use super::port::free_ports;
 use super::process::ServerProcess;
 use crate::wait::poll;
 
-const INSTALL: &str = "apt-get install zookeeper default-jre-headless";
+const INSTALL: &str = "apt-get install zookeeper libslf4j-java default-jre-headless";
 
 /// Where Debian puts what is needed of it: the server and the small logger it is content with.
 const JARS: [&str; 2] = [
@@ -349,6 +349,9 @@ impl ZooKeeperBuilder {
     /// If it is missing and must not be, or does not start.
     #[must_use]
     pub fn start_or_skip(self) -> Option<ZooKeeperServer> {
+        if self.isolatable {
+            skip_if_allowed("isolation", Firewall::new())?;
+        }
         skip_if_allowed("zookeeper", self.try_start())
     }
 
@@ -436,7 +439,7 @@ impl ZooKeeperBuilder {
     fn launch(&self, ports: Ports) -> Launch {
         let superuser = format!(
             "-Dzookeeper.DigestAuthenticationProvider.superDigest={}",
-            jute::SUPER_DIGEST
+            session::SUPER_DIGEST
         );
         let mut args: Vec<OsString> = [
             "-Xmx256m",

@@ -19,11 +19,18 @@ fn redis_dies_with_a_killed_test_process() {
 
 #[test]
 fn zookeeper_dies_with_a_killed_test_process() {
+    if ZooKeeperServer::start_or_skip().is_none() {
+        return;
+    }
     kill_a_helper("zookeeper");
 }
 
 #[test]
 fn isolated_etcd_members_and_their_rules_go_with_a_killed_test_process() {
+    let etcd = EtcdServer::builder().isolatable();
+    if etcd.start_or_skip().is_none() {
+        return;
+    }
     kill_a_helper("etcd");
 }
 

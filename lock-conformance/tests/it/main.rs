@@ -6,8 +6,11 @@ mod cleanup;
 mod etcd;
 mod guarantees;
 mod proxy;
+mod proxy_http2;
+mod proxy_jute;
 mod servers;
 mod zookeeper;
+mod zookeeper_client;
 
 use std::thread;
 use std::time::{Duration, Instant};

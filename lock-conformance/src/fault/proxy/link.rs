@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::rules::{Kind, Packet, Pipe, Step};
-use super::split::{Splitter, is_resp, kind_down, kind_up};
+use super::codec::{Codec, Protocol, Way};
+use super::message::{Call, Kind, Message};
+use super::rules::{Packet, Pipe, Step};
 use super::stats::Stats;
 use super::{Shared, State};
 
@@ -27,24 +28,6 @@ pub(super) enum How {
     Rst,
 }
 
-/// Which way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Way {
-    /// From the client to the server.
-    Up,
-    /// From the server to the client.
-    Down,
-}
-
-impl Way {
-    fn back(self) -> Way {
-        match self {
-            Way::Up => Way::Down,
-            Way::Down => Way::Up,
-        }
-    }
-}
-
 /// The state of one connection, under the proxy's lock.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -52,8 +35,7 @@ pub(super) struct Link {
     pub(super) down: Pipe,
     client: Side,
     server: Side,
-    /// Whether RESP is spoken; unknown until the client's first bytes.
-    resp: Option<bool>,
+    codec: Codec,
     up_arrival: Arc<Notify>,
     down_arrival: Arc<Notify>,
 }
@@ -90,13 +72,13 @@ impl Side {
 }
 
 impl Link {
-    fn new() -> Link {
+    fn new(protocol: Protocol) -> Link {
         Link {
             up: Pipe::default(),
             down: Pipe::default(),
             client: Side::new(Phase::Open),
             server: Side::new(Phase::Coming),
-            resp: None,
+            codec: Codec::new(protocol),
             up_arrival: Arc::default(),
             down_arrival: Arc::default(),
         }
@@ -146,27 +128,47 @@ impl Link {
         }
     }
 
-    /// Puts something on its way, unless there is nobody any more whom it could reach.
-    fn enqueue(&mut self, totals: &mut Stats, way: Way, bytes: Vec<u8>, kind: Kind) {
+    /// Puts a message on its way, unless there is nobody any more whom it could reach.
+    fn enqueue(&mut self, totals: &mut Stats, way: Way, message: Message) {
+        let kind = message.kind;
         match kind {
             Kind::Reply => {
                 totals.replies += 1;
-                totals.late_replies += u64::from(self.client.phase != Phase::Open);
+                totals.late_replies += u64::from(message.late || !self.client_is_there());
             }
             Kind::Push => totals.pushes += 1,
-            Kind::Command | Kind::Raw | Kind::End => {}
+            _ => {}
+        }
+        // Watch events answer the call whose stream they come on; other pushes answer nothing.
+        if kind == Kind::Reply || (kind == Kind::Push && message.stream > 0) {
+            self.up.answered(message.stream);
+            self.up_arrival.notify_one();
         }
         if self.receiver(way).phase == Phase::Closed {
             totals.replies_dropped += u64::from(kind == Kind::Reply);
             return;
         }
-        self.pipe(way).push(Packet {
-            bytes,
-            kind,
-            arrived: now(),
-            sent: 0,
-        });
+        self.pipe(way).push(Packet::new(message, now()));
         self.arrival(way).notify_one();
+    }
+
+    fn end(&mut self, totals: &mut Stats, way: Way) {
+        self.enqueue(totals, way, Message::new(Vec::new(), Kind::End));
+    }
+
+    /// Throws the first packet of a direction away.
+    fn discard_first(&mut self, totals: &mut Stats, way: Way) {
+        let Some(Packet { message, .. }) = self.pipe(way).pop() else {
+            return;
+        };
+        match message.kind {
+            Kind::Reply => totals.replies_dropped += 1,
+            Kind::Push => totals.pushes_dropped += 1,
+            _ => {}
+        }
+        if let Some(compensation) = self.codec.compensation(&message) {
+            self.enqueue(totals, way.back(), compensation);
+        }
     }
 
     fn arrival(&self, way: Way) -> &Arc<Notify> {
@@ -272,15 +274,14 @@ async fn wait_told(told: &mut watch::Receiver<Option<How>>) -> How {
 /// Reads from `source` into the pipe that leads away from it, until its end.
 async fn fill(shared: &Shared, id: u64, way: Way, source: &TcpStream) -> io::Result<()> {
     let mut chunk = vec![0; 64 * 1024];
-    let mut splitter = Splitter::default();
     loop {
         source.readable().await?;
         match source.try_read(&mut chunk) {
             Ok(0) => {
-                shared.ended(id, way, splitter.rest());
+                shared.ended(id, way);
                 return Ok(());
             }
-            Ok(n) => shared.arrived(id, way, &chunk[..n], &mut splitter),
+            Ok(n) => shared.arrived(id, way, &chunk[..n]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -332,7 +333,7 @@ impl Shared {
         let mut state = self.lock();
         state.totals.accepted += 1;
         let id = state.totals.accepted;
-        state.links.insert(id, Link::new());
+        state.links.insert(id, Link::new(self.protocol));
         drop(state);
         self.news.send_replace(());
         id
@@ -352,26 +353,21 @@ impl Shared {
         self.update(id, |link, _| link.server.phase = Phase::Open);
     }
 
-    fn arrived(&self, id: u64, way: Way, chunk: &[u8], splitter: &mut Splitter) {
+    fn arrived(&self, id: u64, way: Way, chunk: &[u8]) {
         self.update(id, |link, totals| {
-            let (resp, kind_of): (bool, fn(&[u8]) -> Kind) = match way {
-                // The first bytes decide; later chunks may begin anywhere.
-                Way::Up => (*link.resp.get_or_insert_with(|| is_resp(chunk)), kind_up),
-                Way::Down => (link.resp == Some(true), kind_down),
-            };
-            for (bytes, kind) in splitter.feed(chunk, resp, kind_of) {
-                link.enqueue(totals, way, bytes, kind);
+            for message in link.codec.feed(way, chunk) {
+                link.enqueue(totals, way, message);
             }
         });
     }
 
     /// The sender of `way` has closed.
-    fn ended(&self, id: u64, way: Way, rest: Option<Vec<u8>>) {
+    fn ended(&self, id: u64, way: Way) {
         self.update(id, |link, totals| {
-            if let Some(rest) = rest {
-                link.enqueue(totals, way, rest, Kind::Raw);
+            if let Some(rest) = link.codec.rest(way) {
+                link.enqueue(totals, way, rest);
             }
-            link.enqueue(totals, way, Vec::new(), Kind::End);
+            link.end(totals, way);
             link.sender(way).phase = Phase::Ended;
         });
     }
@@ -383,7 +379,7 @@ impl Shared {
             link.pipe(way).clear();
             let before = std::mem::replace(&mut link.receiver(way).phase, Phase::Closed);
             if before != Phase::Ended {
-                link.enqueue(totals, way.back(), Vec::new(), Kind::End);
+                link.end(totals, way.back());
             }
         });
         let mut state = self.lock();
@@ -400,6 +396,7 @@ impl Shared {
             rules,
             links,
             totals,
+            calls,
             ..
         } = &mut *state;
         let Some(link) = links.get_mut(&id) else {
@@ -417,10 +414,11 @@ impl Shared {
             match step {
                 Step::Wait(until) => break Turn::Wait(until),
                 Step::End => break Turn::End,
-                Step::Discard => count_discarded(totals, link.pipe(way).pop()),
+                Step::Set => link.pipe(way).set_first(),
+                Step::Discard => link.discard_first(totals, way),
                 Step::Send => match send_first(totals, way, link.pipe(way), sink) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Turn::Full,
-                    result => result?,
+                    sent => calls.extend(sent?),
                 },
             }
         };
@@ -439,30 +437,33 @@ impl Shared {
     }
 }
 
-fn send_first(totals: &mut Stats, way: Way, pipe: &mut Pipe, sink: &TcpStream) -> io::Result<()> {
+/// Writes as much as the socket takes; gives the call that is under way to the server with that.
+fn send_first(
+    totals: &mut Stats,
+    way: Way,
+    pipe: &mut Pipe,
+    sink: &TcpStream,
+) -> io::Result<Option<Call>> {
     let Some(first) = pipe.first() else {
-        return Ok(());
+        return Ok(None);
     };
-    let written = sink.try_write(&first.bytes[first.sent..])?;
+    let bytes = &first.message.bytes;
+    let written = sink.try_write(&bytes[first.sent..])?;
     first.sent += written;
-    let bytes = match way {
+    let is_whole = first.sent == bytes.len();
+    let count = match way {
         Way::Up => &mut totals.bytes_up,
         Way::Down => &mut totals.bytes_down,
     };
-    *bytes += u64::try_from(written).unwrap_or(u64::MAX);
-    if first.sent == first.bytes.len() {
-        totals.commands += u64::from(first.kind == Kind::Command);
-        pipe.pop();
+    *count += u64::try_from(written).unwrap_or(u64::MAX);
+    if !is_whole {
+        return Ok(None);
     }
-    Ok(())
-}
-
-fn count_discarded(totals: &mut Stats, packet: Option<Packet>) {
-    match packet.map(|packet| packet.kind) {
-        Some(Kind::Reply) => totals.replies_dropped += 1,
-        Some(Kind::Push) => totals.pushes_dropped += 1,
-        _ => {}
+    if first.kind() == Kind::Command {
+        totals.commands += 1;
+        pipe.asked();
     }
+    Ok(pipe.pop().and_then(|packet| packet.message.call))
 }
 
 #[expect(

@@ -1,13 +1,15 @@
 //! What may flow: decided here, from rules and queues alone, without I/O.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::message::{Kind, Message};
+
 /// Says whether a command is to be held.
-pub(super) type Predicate = Box<dyn Fn(&[u8]) -> bool + Send>;
+pub(super) type Predicate = Box<dyn Fn(&Message) -> bool + Send>;
 
 /// The switches a tester sets. The default lets everything pass.
 #[derive(Default)]
@@ -28,47 +30,56 @@ pub(super) enum Replies {
     Drop,
 }
 
-/// Something under way in one direction.
+/// A message under way.
 #[derive(Debug)]
 pub(super) struct Packet {
-    pub(super) bytes: Vec<u8>,
-    pub(super) kind: Kind,
+    pub(super) message: Message,
     pub(super) arrived: Instant,
     /// How much of it is written already; what has begun is not taken back.
     pub(super) sent: usize,
+    /// It has been held and let go: it must not be held again.
+    pub(super) let_go: bool,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
-    /// A whole RESP command.
-    Command,
-    /// A whole RESP reply, or the confirmation of a subscription.
-    Reply,
-    /// A whole out-of-band RESP push.
-    Push,
-    /// Bytes of a protocol the proxy does not read.
-    Raw,
-    /// The sender has closed.
-    End,
+impl Packet {
+    pub(super) fn new(message: Message, arrived: Instant) -> Packet {
+        Packet {
+            message,
+            arrived,
+            sent: 0,
+            let_go: false,
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.message.kind
+    }
 }
 
 /// What is under way in one direction of one connection, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Pipe {
     queue: VecDeque<Packet>,
-    held: Held,
+    /// The first packet has matched and waits, and all others behind it.
+    held: bool,
+    /// Something was held, and let go.
+    delivered: bool,
+    /// Commands that the server has been sent and has not answered.
+    unanswered: u64,
+    streams: Streams,
     /// A reply was lost: nothing may follow it.
     silenced: bool,
+    /// Streams on which a push is being lost, of which more may come.
+    losing: BTreeSet<u32>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Held {
-    #[default]
-    No,
-    /// The first packet has matched and waits.
-    Yes,
-    /// The first packet has matched and was let go: it must not match again.
-    LetGo,
+/// What is held of single streams. Other streams, and the connection, go on.
+#[derive(Debug, Default)]
+struct Streams {
+    held: BTreeMap<u32, Vec<Packet>>,
+    /// Let go, and not answered yet; with it the client's cancellation, which waits for the answer. Behind the request
+    /// at once, it would leave it to the server whether the request is executed.
+    owed: BTreeMap<u32, Option<Packet>>,
 }
 
 /// What to do next in one direction.
@@ -76,6 +87,8 @@ enum Held {
 pub(super) enum Step {
     /// Write the first packet.
     Send,
+    /// Put the first packet to what is held of its stream.
+    Set,
     /// Throw the first packet away.
     Discard,
     /// Close the direction.
@@ -90,18 +103,29 @@ impl Rules {
         let Some(first) = pipe.queue.front() else {
             return Step::Wait(None);
         };
-        if self.black_hole || pipe.held == Held::Yes {
+        if self.black_hole || pipe.held {
             return Step::Wait(None);
         }
         if let Some(due) = self.not_yet_due(first, now) {
             return Step::Wait(Some(due));
         }
-        if first.kind == Kind::End {
-            return Step::End;
+        if first.kind() == Kind::End {
+            return match pipe.may_end() {
+                true => Step::End,
+                false => Step::Wait(None),
+            };
         }
-        if first.sent == 0 && pipe.held == Held::No && self.takes_hold_of(&first.bytes) {
-            pipe.held = Held::Yes;
-            return Step::Wait(None);
+        let stream = first.message.stream;
+        if pipe.streams.hold(stream) {
+            return Step::Set;
+        }
+        if first.sent == 0 && !first.let_go && self.takes_hold_of(&first.message) {
+            if stream == 0 {
+                pipe.held = true;
+                return Step::Wait(None);
+            }
+            pipe.streams.held.insert(stream, Vec::new());
+            return Step::Set;
         }
         Step::Send
     }
@@ -117,13 +141,13 @@ impl Rules {
         if let Some(due) = self.not_yet_due(first, now) {
             return Step::Wait(Some(due));
         }
-        if first.kind == Kind::End {
+        if first.kind() == Kind::End {
             return Step::End;
         }
         if self.replies == Replies::Drop {
             pipe.silenced = true;
         }
-        if pipe.silenced || (self.drop_pushes && first.kind == Kind::Push && first.sent == 0) {
+        if pipe.silenced || (first.sent == 0 && pipe.loses_first(self.drop_pushes)) {
             return Step::Discard;
         }
         Step::Send
@@ -133,8 +157,10 @@ impl Rules {
         Some(packet.arrived + self.delay).filter(|&due| due > now)
     }
 
-    fn takes_hold_of(&mut self, message: &[u8]) -> bool {
-        self.hold.take_if(|matches| matches(message)).is_some()
+    fn takes_hold_of(&mut self, message: &Message) -> bool {
+        // Only what a client asks is asked for, where the protocol tells what that is.
+        matches!(message.kind, Kind::Command | Kind::Raw)
+            && self.hold.take_if(|matches| matches(message)).is_some()
     }
 }
 
@@ -161,38 +187,131 @@ impl Pipe {
     }
 
     pub(super) fn pop(&mut self) -> Option<Packet> {
-        self.held = Held::No;
         self.queue.pop_front()
     }
 
     pub(super) fn clear(&mut self) {
         self.queue.clear();
-        self.held = Held::No;
+        self.held = false;
+        self.delivered = false;
+        self.streams = Streams::default();
+    }
+
+    /// Takes the first packet out of the way of those behind it.
+    pub(super) fn set_first(&mut self) {
+        let Some(packet) = self.queue.pop_front() else {
+            return;
+        };
+        let held = self.streams.held.get_mut(&packet.message.stream);
+        held.expect("its stream is held").push(packet);
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.held == Held::Yes
+        self.held || !self.streams.held.is_empty()
     }
 
+    /// Lets everything go that is held.
     pub(super) fn let_go(&mut self) {
-        if self.held == Held::Yes {
-            self.held = Held::LetGo;
+        if std::mem::take(&mut self.held)
+            && let Some(first) = self.queue.front_mut()
+        {
+            first.let_go = true;
+            self.delivered = true;
+        }
+        for (stream, packets) in std::mem::take(&mut self.streams.held) {
+            let mut cancel = None;
+            for mut packet in packets {
+                packet.let_go = true;
+                match packet.kind() {
+                    Kind::Cancel => cancel = Some(packet),
+                    _ => self.push_before_end(packet),
+                }
+            }
+            self.streams.owed.insert(stream, cancel);
+        }
+    }
+
+    /// A command has been sent.
+    pub(super) fn asked(&mut self) {
+        self.unanswered += 1;
+    }
+
+    /// The server has answered, on a stream if there are some.
+    pub(super) fn answered(&mut self, stream: u32) {
+        // A command may have several answers; of those that were not asked for none counts.
+        self.unanswered = self.unanswered.saturating_sub(1);
+        if let Some(Some(cancel)) = self.streams.owed.remove(&stream) {
+            self.push_before_end(cancel);
         }
     }
 
     pub(super) fn count(&self, kind: Kind) -> u64 {
-        self.queue
-            .iter()
-            .map(|packet| u64::from(packet.kind == kind))
-            .sum()
+        let packets = self.queue.iter();
+        packets.map(|packet| u64::from(packet.kind() == kind)).sum()
     }
 
-    /// How many messages stand in it, pushes and the end aside.
+    /// How many messages stand in it; pushes, the end and what keeps the connection going aside.
     pub(super) fn waiting(&self) -> u64 {
         [Kind::Command, Kind::Reply, Kind::Raw]
             .map(|kind| self.count(kind))
             .iter()
             .sum()
+    }
+
+    /// How many of its messages are held.
+    pub(super) fn held(&self) -> u64 {
+        let behind = if self.held { self.waiting() } else { 0 };
+        let packets = self.streams.held.values().flatten();
+        behind
+            + packets
+                .map(|packet| u64::from(packet.kind() == Kind::Command))
+                .sum::<u64>()
+    }
+
+    /// Whether the server may hear that the client is gone: it might drop a late copy that it has not answered yet
+    /// together with the connection.
+    fn may_end(&self) -> bool {
+        let is_late_answered = !self.delivered || self.unanswered == 0;
+        is_late_answered && self.streams.is_empty()
+    }
+
+    fn push_before_end(&mut self, packet: Packet) {
+        let ended = self
+            .queue
+            .back()
+            .is_some_and(|last| last.kind() == Kind::End);
+        let at = self.queue.len() - usize::from(ended);
+        self.queue.insert(at, packet);
+    }
+
+    /// Whether the first packet is to be lost with the pushes: one itself, or the rest of one that was.
+    fn loses_first(&mut self, drop_pushes: bool) -> bool {
+        let Some(first) = self.queue.front() else {
+            return false;
+        };
+        let stream = first.message.stream;
+        match first.kind() {
+            Kind::Push if drop_pushes => {
+                self.losing.insert(stream);
+                true
+            }
+            Kind::Push | Kind::Reply => {
+                self.losing.remove(&stream);
+                false
+            }
+            Kind::Rest => self.losing.contains(&stream),
+            _ => false,
+        }
+    }
+}
+
+impl Streams {
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.owed.is_empty()
+    }
+
+    fn hold(&self, stream: u32) -> bool {
+        self.held.contains_key(&stream)
     }
 }
 

@@ -2,7 +2,9 @@
 
 /// What has passed a [`Proxy`](super::Proxy), and what it holds right now.
 ///
-/// Commands and replies are counted where RESP is spoken; on other connections only bytes are.
+/// Commands, replies and pushes are counted where the proxy's [`Protocol`](super::Protocol) is spoken; on other
+/// connections only bytes are. In gRPC each message is one, and an error in place of any message is a reply too.
+/// ZooKeeper's pings are none.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -16,15 +18,15 @@ pub struct Stats {
     pub commands: u64,
     /// Replies read from the server, pushes not counted, whatever became of them.
     pub replies: u64,
-    /// Pushes read from the server (subscription confirmations not counted), whatever became of them.
+    /// Pushes read from the server (see [`drop_pushes`](super::Proxy::drop_pushes)), whatever became of them.
     pub pushes: u64,
-    /// Commands (or, without RESP, chunks) held now, those behind the matching one included.
+    /// Commands (or, in an unknown protocol, chunks) held now, those behind the matching one included.
     pub held_requests: u64,
-    /// Replies (or, without RESP, chunks) held now.
+    /// Replies (or, in an unknown protocol, chunks) held now.
     pub held_replies: u64,
     /// Replies thrown away because of `drop_replies`, or because the client was gone.
     pub replies_dropped: u64,
-    /// Replies that came when the client had closed its connection.
+    /// Replies that came when the client had closed its connection, or given the request up.
     pub late_replies: u64,
     /// Pushes thrown away because of `drop_pushes`.
     pub pushes_dropped: u64,

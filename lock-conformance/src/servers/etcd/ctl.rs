@@ -9,10 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use super::INSTALL;
 use crate::servers::error::StartError;
 
 const PROGRAM: &str = "etcdctl";
+
+pub(super) const INSTALL: &str = "apt-get install etcd-server etcd-client";
 
 /// No call takes this long on a server that runs.
 const TIMEOUT: &str = "10s";

@@ -1,6 +1,14 @@
 //! What an etcd tells about itself, in Prometheus' text format.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::servers::http;
+
+/// How long a member that runs may take to answer about itself.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What one member of an etcd told about itself at one time.
 #[derive(Clone, Debug)]
@@ -16,8 +24,13 @@ struct Sample {
 }
 
 impl EtcdMetrics {
+    /// Asks a member.
+    pub(super) fn fetch(member: SocketAddr) -> io::Result<EtcdMetrics> {
+        Ok(EtcdMetrics::parse(&http::get(member, "/metrics", TIMEOUT)?))
+    }
+
     /// Reads the text. What is no whole number is left out: nothing that is counted is.
-    pub(super) fn parse(text: &str) -> EtcdMetrics {
+    fn parse(text: &str) -> EtcdMetrics {
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         EtcdMetrics {
             samples: samples.filter_map(sample).collect(),

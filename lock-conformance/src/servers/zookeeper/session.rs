@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::fault::jute::{Reader, Writer};
+
 /// No request of the tools takes this long on a server that serves.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -81,9 +83,9 @@ impl Session {
         let mut session = Session { stream, xid: 0 };
         let answer = session.read_frame()?;
         let mut answer = Reader(&answer);
-        answer.int()?;
+        answer.int().ok_or_else(cut_short)?;
         // A server that does not know the session says so with a timeout of zero.
-        match answer.int()? {
+        match answer.int().ok_or_else(cut_short)? {
             ..=0 => Err(error(SESSION_EXPIRED)),
             _ => Ok(session),
         }
@@ -98,11 +100,9 @@ impl Session {
             answer => answer?,
         };
         let mut answer = Reader(&answer);
-        let count = answer.int()?;
-        (0..count)
-            .map(|_| answer.string())
-            .collect::<io::Result<_>>()
-            .map(Some)
+        let count = answer.int().ok_or_else(cut_short)?;
+        let names: Option<_> = (0..count).map(|_| answer.string()).collect();
+        names.map(Some).ok_or_else(cut_short)
     }
 
     /// Deletes a node. It may be gone already; says `false` if it has children.
@@ -158,7 +158,10 @@ impl Session {
         loop {
             let frame = self.read_frame()?;
             let mut reader = Reader(&frame);
-            let (answered, _zxid, code) = (reader.int()?, reader.long()?, reader.int()?);
+            let head = (reader.int(), reader.long(), reader.int());
+            let (Some(answered), Some(_zxid), Some(code)) = head else {
+                return Err(cut_short());
+            };
             match (answered, code) {
                 (answered, 0) if answered == xid => return Ok(reader.0.to_vec()),
                 (answered, code) if answered == xid => return Err(error(code)),
@@ -221,70 +224,6 @@ fn password(session: i64) -> [u8; 16] {
         chunk.copy_from_slice(&(state >> 16).to_le_bytes()[..4]);
     }
     password
-}
-
-/// Writes jute, the encoding of ZooKeeper's messages: big-endian numbers, lengths in front.
-#[derive(Debug, Default)]
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn int(&mut self, value: i32) -> &mut Self {
-        self.0.extend_from_slice(&value.to_be_bytes());
-        self
-    }
-
-    fn long(&mut self, value: i64) -> &mut Self {
-        self.0.extend_from_slice(&value.to_be_bytes());
-        self
-    }
-
-    fn bool(&mut self, value: bool) -> &mut Self {
-        self.0.push(u8::from(value));
-        self
-    }
-
-    fn buffer(&mut self, bytes: &[u8]) -> &mut Self {
-        self.int(i32::try_from(bytes.len()).expect("the tools send little"));
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn string(&mut self, text: &str) -> &mut Self {
-        self.buffer(text.as_bytes())
-    }
-
-    /// The message with its length in front.
-    fn framed(&self) -> Vec<u8> {
-        let mut frame = Writer::default();
-        frame.buffer(&self.0);
-        frame.0
-    }
-}
-
-/// Reads jute.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn int(&mut self) -> io::Result<i32> {
-        self.take().map(i32::from_be_bytes)
-    }
-
-    fn long(&mut self) -> io::Result<i64> {
-        self.take().map(i64::from_be_bytes)
-    }
-
-    fn string(&mut self) -> io::Result<String> {
-        let len = usize::try_from(self.int()?).map_err(|_| invalid("a negative length"))?;
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or_else(cut_short)?;
-        self.0 = rest;
-        String::from_utf8(bytes.to_vec()).map_err(|_| invalid("a name that is no UTF-8"))
-    }
-
-    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk().ok_or_else(cut_short)?;
-        self.0 = rest;
-        Ok(*bytes)
-    }
 }
 
 fn cut_short() -> io::Error {

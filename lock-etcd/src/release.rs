@@ -1,0 +1,92 @@
+//! Giving up: what was held, what waits, and what nobody knows about.
+
+use std::sync::Arc;
+
+use lock_core::{Claim, ErrorKind, Result};
+
+use crate::book::Leaving;
+use crate::client::Client;
+use crate::connection::Stopped;
+use crate::lease::Lease;
+use crate::txn::{self, Answers, Put};
+
+impl Client {
+    /// Makes sure that `claim` neither holds nor waits, now and for ever; whether it held.
+    pub(crate) async fn release(self: &Arc<Self>, claim: &Claim) -> Result<bool> {
+        let nonce = claim.nonce;
+        loop {
+            let held = match self.book.leaving(nonce, self.now()) {
+                Leaving::Nothing => return Ok(false),
+                Leaving::Later(mut heard) => {
+                    // An error says that the entry is gone; so does the next look.
+                    let _ = heard.changed().await;
+                    continue;
+                }
+                Leaving::Delete {
+                    held,
+                    name,
+                    granted,
+                } => {
+                    // Core knows who holds; of one that waited for all we know, the server does.
+                    let look = (!granted).then_some(name.as_slice());
+                    let txn = txn::leave(&held, look);
+                    let mut found = self.read("release", txn).await?;
+                    found.succeeded && (granted || was_first(&mut found, held.created)?)
+                }
+                Leaving::Bury { put, lease } => self.bury(&put, &lease).await?,
+            };
+            self.book.left(nonce);
+            return Ok(held);
+        }
+    }
+
+    /// Makes sure that a request which was never answered can do nothing, and has done nothing;
+    /// whether it had got the lock.
+    async fn bury(self: &Arc<Self>, put: &Put, lease: &Arc<Lease>) -> Result<bool> {
+        if !lease.shared {
+            // Every copy of the request needs its lease.
+            self.revoke_now(lease.id).await?;
+            self.lease_ended(lease, &[]);
+            return Ok(false);
+        }
+        let put = Put {
+            generation: lease.generation(),
+            ..put.clone()
+        };
+        match self.txn("release", put.bury(), self.by()).await {
+            Ok(mut found) => {
+                if found.succeeded {
+                    lease.adopt(put.generation + 1);
+                    found.skip();
+                } else {
+                    lease.adopt(found.one()?.map_or(0, |kv| kv.version()));
+                }
+                let first = found.one()?;
+                let was_there = found.txn()?;
+                Ok(was_there && first.is_some_and(|first| first.key() == put.key))
+            }
+            Err(stopped) if stopped.is_lease_gone() => {
+                self.lease_ended(lease, &[]);
+                Ok(false)
+            }
+            Err(stopped) => Err(self.give_up_lease(lease, stopped).await),
+        }
+    }
+
+    /// Where the generation cannot be moved on though the server answers, the lease has to go, and
+    /// its locks with it: nothing else keeps a late copy from winning.
+    async fn give_up_lease(self: &Arc<Self>, lease: &Arc<Lease>, why: Stopped) -> lock_core::Error {
+        let error = why.into_error("release");
+        if error.kind() == ErrorKind::Denied && self.revoke_now(lease.id).await.is_ok() {
+            tracing::warn!(lease = lease.id, %error, "a lease was given up, and its locks with it");
+            self.lease_ended(lease, &[]);
+        }
+        error
+    }
+}
+
+/// Whether the claim that was created at `created` was at the head of its queue.
+fn was_first(found: &mut Answers, created: i64) -> Result<bool> {
+    let first = found.one()?;
+    Ok(first.is_some_and(|first| first.create_revision() == created))
+}

@@ -1,0 +1,145 @@
+//! Leases: what they carry, and what becomes of it when they end.
+
+use futures_util::StreamExt;
+use lock_conformance::servers::EtcdServer;
+use lock_core::{Event, Lease, Reach, Renewal};
+
+use crate::fixture::*;
+
+/// Revokes all leases that the server has.
+fn revoke_all(server: &EtcdServer) {
+    for lease in counted(server.leases()) {
+        counted(server.cli(&["lease", "revoke", &format!("{lease:x}")]));
+    }
+}
+
+#[tokio::test]
+async fn lost_lease_loses_exactly_its_own_locks() {
+    let server = EtcdServer::start();
+    let one = client(&server).await;
+    let mut events = one.events();
+    let (asked, silent) = (claim("asked"), claim("silent"));
+    let asked_for = hold(&one, &asked).await;
+    hold(&one, &silent).await;
+    revoke_all(&server);
+    let other = claim_for("other", TTL * 2);
+    let kept = hold(&one, &other).await;
+    assert_eq!(renew(&one, &asked_for).await, Renewal::Gone);
+    let nonces = match soon(events.next()).await.expect("told") {
+        Event::SessionEnded { nonces } => nonces,
+        event => panic!("told of {event:?}"),
+    };
+    assert_eq!(nonces, [silent.nonce], "who asked was answered");
+    assert!(matches!(renew(&one, &kept).await, Renewal::Extended(_)));
+    assert!(!soon(one.release(&asked)).await.expect("answered"));
+    assert!(soon(one.release(&other)).await.expect("answered"));
+}
+
+#[tokio::test]
+async fn next_claim_after_a_lost_lease_gets_a_new_one() {
+    let server = EtcdServer::start();
+    let one = client(&server).await;
+    hold(&one, &claim("a")).await;
+    revoke_all(&server);
+    hold(&one, &claim("b")).await;
+    assert_eq!(counted(server.leases()).len(), 1);
+}
+
+#[tokio::test]
+async fn waiter_whose_lease_is_lost_joins_the_queue_again() {
+    let server = EtcdServer::start();
+    let (one, two) = (client(&server).await, client(&server).await);
+    let (held, waiting) = (claim_for("a", TTL * 2), claim("a"));
+    hold(&one, &held).await;
+    let before = counted(server.leases());
+    let task = queue(&two, &waiting).await;
+    for lease in counted(server.leases()) {
+        if !before.contains(&lease) {
+            counted(server.cli(&["lease", "revoke", &format!("{lease:x}")]));
+        }
+    }
+    assert_eq!(stored(&server, "a").len(), 1, "only the holder is left");
+    eventually(|| async { (look(&one, "a").await.waiters.len() == 1).then_some(()) }).await;
+    assert!(soon(one.release(&held)).await.expect("released"));
+    granted(task).await;
+    assert_eq!(waiting.progress.reach(), Reach::Queued);
+}
+
+#[tokio::test]
+async fn waiter_keeps_its_own_lease_alive_and_a_holder_without_core_does_not() {
+    let server = EtcdServer::start();
+    let (one, two, three) = (
+        client(&server).await,
+        client(&server).await,
+        client(&server).await,
+    );
+    let second = ms(1000);
+    let held = claim_for("a", second * 3);
+    hold(&one, &held).await;
+    let waiting = claim_for("a", second);
+    let task = queue(&two, &waiting).await;
+    let behind = queue(&three, &claim_for("a", second)).await;
+    // Only the end of the holder's lease can let the waiters on, whose own are shorter.
+    granted(task).await;
+    granted(behind).await;
+    assert!(!soon(one.release(&held)).await.expect("answered"));
+}
+
+#[tokio::test]
+async fn claim_on_an_aged_lease_is_given_at_least_two_thirds_of_its_ttl() {
+    let server = EtcdServer::start();
+    let one = client(&server).await;
+    let ttl = ms(3000);
+    let old = hold(&one, &claim_for("a", ttl)).await;
+    let aged = old.validity().expires_at().saturating_sub(ttl / 2);
+    lock_core::Clock::system().sleep_until(aged).await;
+    let before = now();
+    let new = hold(&one, &claim_for("b", ttl)).await;
+    assert!(new.validity().expires_at() >= before + ttl * 2 / 3);
+    assert_eq!(counted(server.leases()).len(), 1, "the same lease");
+}
+
+#[tokio::test]
+async fn idle_lease_is_revoked_before_it_ends_by_itself() {
+    let server = EtcdServer::start();
+    let one = client(&server).await;
+    let claim = claim_for("a", TTL * 6);
+    hold(&one, &claim).await;
+    assert_eq!(counted(server.leases()).len(), 1);
+    assert!(soon(one.release(&claim)).await.expect("released"));
+    eventually(|| async { counted(server.leases()).is_empty().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn waiting_fixed_claim_is_granted_provisionally_and_made_whole() {
+    let server = EtcdServer::start();
+    let (one, two) = (client(&server).await, client(&server).await);
+    let (held, fixed) = (claim("a"), claim("a").with_lease(Lease::Fixed));
+    hold(&one, &held).await;
+    let task = queue(&two, &fixed).await;
+    assert!(soon(one.release(&held)).await.expect("released"));
+    let grant = granted(task).await;
+    assert!(grant.is_provisional());
+    let before = now();
+    match renew(&two, &grant).await {
+        Renewal::Extended(validity) => {
+            assert!(validity.expires_at() > before + TTL * 9 / 10);
+        }
+        Renewal::Gone => panic!("it is held"),
+    }
+}
+
+#[tokio::test]
+async fn renewal_finds_out_what_was_deleted_by_hand() {
+    let server = EtcdServer::start();
+    let one = client(&server).await;
+    let (kept, deleted) = (claim("kept"), claim("deleted"));
+    let (a, b) = (hold(&one, &kept).await, hold(&one, &deleted).await);
+    counted(server.cli(&["del", &stored(&server, "deleted")[0]]));
+    let renewed = soon(one.renew(&[&a, &b])).await;
+    assert!(
+        matches!(renewed[0], Ok(Renewal::Extended(_))),
+        "{renewed:?}"
+    );
+    assert!(matches!(renewed[1], Ok(Renewal::Gone)), "{renewed:?}");
+}

@@ -1,0 +1,11 @@
+//! Tests against real servers, started for one test each; faults by the proxy in front of them.
+
+mod access;
+mod cluster;
+mod cycle;
+mod fence;
+mod fixture;
+mod late;
+mod lease;
+mod outage;
+mod queue;

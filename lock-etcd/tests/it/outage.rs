@@ -1,0 +1,104 @@
+//! Servers that die, stop, or cannot be reached.
+
+use futures_util::StreamExt;
+use lock_conformance::fault::Proxy;
+use lock_conformance::servers::EtcdServer;
+use lock_core::{Connect, ErrorKind, Event, Renewal};
+
+use crate::fixture::*;
+
+#[tokio::test]
+async fn nobody_there_is_unavailable() {
+    let server = EtcdServer::start();
+    let config = config(&server);
+    server.kill();
+    let error = soon(config.connect(context())).await.expect_err("nobody");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn server_that_does_not_answer_is_unavailable_in_time() {
+    let server = EtcdServer::start();
+    let config = config(&server);
+    server.pause();
+    let mut context = context();
+    context.op_timeout = ms(500);
+    // The connection is accepted by the kernel, and nobody ever speaks on it.
+    let began = now();
+    let error = soon(config.connect(context)).await.expect_err("stopped");
+    let took = now().saturating_since(began);
+    server.resume();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(took < ms(5000), "{took:?}");
+}
+
+#[tokio::test]
+async fn unanswered_request_is_indeterminate_and_its_release_finds_out() {
+    let server = EtcdServer::start();
+    let one = hasty(config(&server), ms(600)).await;
+    let two = client(&server).await;
+    let warm = claim("warm");
+    hold(&one, &warm).await;
+    server.pause();
+    let sent = claim("a");
+    let error = soon(one.try_acquire(&sent)).await.expect_err("no answer");
+    server.resume();
+    assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
+    // It may have been executed by now, or never be: the release settles it either way.
+    eventually(|| async { one.release(&sent).await.ok() }).await;
+    hold(&two, &claim("a")).await;
+    assert!(
+        soon(one.release(&warm))
+            .await
+            .expect("the lease is as it was")
+    );
+}
+
+#[tokio::test]
+async fn one_of_three_that_is_stopped_holds_nobody_up() {
+    let server = EtcdServer::builder().members(3).start();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(client(&server).await);
+    }
+    let leader = server.await_leader();
+    let stopped = (leader + 1) % 3;
+    server.member(stopped).pause();
+    // Those who were connected to it as well as those who come now.
+    clients.push(client(&server).await);
+    for (n, client) in clients.iter().enumerate() {
+        let grant = eventually(|| async {
+            let claim = claim(&n.to_string());
+            match client.try_acquire(&claim).await {
+                Ok(grant) => grant,
+                Err(_) => {
+                    // As core would.
+                    eventually(|| async { client.release(&claim).await.ok() }).await;
+                    None
+                }
+            }
+        })
+        .await;
+        assert!(matches!(renew(client, &grant).await, Renewal::Extended(_)));
+    }
+    server.member(stopped).resume();
+}
+
+#[tokio::test]
+async fn connection_without_answers_is_left_for_one_that_works() {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start(server.addr());
+    let one = connect(through(&proxy)).await;
+    let mut events = one.events();
+    let held = claim("a");
+    let grant = hold(&one, &held).await;
+    proxy.black_hole();
+    // Dropped by its caller long before the operation timeout, as core's keeper does.
+    let clock = lock_core::Clock::system();
+    let impatient = clock.timeout(ms(500), renew(&one, &grant));
+    assert!(impatient.await.is_none());
+    proxy.until(SOON, |stats| stats.accepted > 1).await;
+    proxy.heal();
+    assert_eq!(soon(events.next()).await, Some(Event::Reconnected));
+    assert!(matches!(renew(&one, &grant).await, Renewal::Extended(_)));
+}

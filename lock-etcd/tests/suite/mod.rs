@@ -1,0 +1,367 @@
+//! The harness: etcd as the conformance suite sees it.
+//!
+//! A case that hurts its server gets one of its own; the others share one, each under a prefix of its
+//! own. Every arena has a proxy of its own, in front of the first member.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use lock_conformance::fault::{Protocol, Proxy};
+use lock_conformance::servers::{EtcdBuilder, EtcdServer, StartError, missing_is_allowed};
+use lock_conformance::{
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
+};
+use lock_core::{Claim, Connect, Context, Identity, LockName};
+use lock_etcd::EtcdConfig;
+
+/// How long the tools may take; it only matters when something is broken.
+const TOOLS: Duration = Duration::from_secs(10);
+/// How long the answer to a late copy is waited for on a connection that its client may have left.
+const LATE: Duration = Duration::from_secs(1);
+const USER: &str = "app";
+const PASSWORD: &str = "correct horse";
+
+/// What cannot be done to a server that others use, or be seen on it.
+const OWN_SERVER: &[Fault] = &[
+    Fault::Kill,
+    Fault::Wipe,
+    Fault::Pause,
+    Fault::Records,
+    Fault::Count,
+    Fault::WrongCredentials,
+    Fault::Obstruct,
+];
+
+/// etcd with so many members.
+pub(crate) struct EtcdHarness {
+    members: usize,
+    shared: OnceLock<Result<Arc<EtcdServer>, Missing>>,
+}
+
+impl EtcdHarness {
+    pub(crate) const fn new(members: usize) -> Self {
+        Self {
+            members,
+            shared: OnceLock::new(),
+        }
+    }
+
+    fn start(
+        &self,
+        settings: impl FnOnce(EtcdBuilder) -> EtcdBuilder,
+    ) -> Result<Arc<EtcdServer>, Missing> {
+        let builder = EtcdServer::builder().members(self.members);
+        let server = settings(builder).try_start();
+        server.map(Arc::new).map_err(|error| missing(&error))
+    }
+}
+
+impl Harness for EtcdHarness {
+    fn name(&self) -> &str {
+        match self.members {
+            1 => "etcd",
+            _ => "etcd cluster",
+        }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            op_timeout: Duration::from_millis(1500),
+            ..Pace::new(Duration::from_secs(1))
+        }
+    }
+
+    fn supports(&self, fault: Fault) -> bool {
+        // etcd has no scripts, and counts leases on a clock that nobody can step.
+        !matches!(fault, Fault::FlushScripts | Fault::StepClock)
+    }
+
+    fn crosses_processes(&self) -> bool {
+        true
+    }
+
+    fn arena(&self, case: &Case) -> Result<Arena, Missing> {
+        let server = if OWN_SERVER.iter().any(|fault| case.injects(*fault)) {
+            self.start(|builder| builder)?
+        } else {
+            self.shared
+                .get_or_init(|| self.start(|builder| builder))
+                .clone()?
+        };
+        let prefix = case.id.replace('.', "-");
+        let secret = case.injects(Fault::WrongCredentials);
+        if secret {
+            server.add_user(USER, PASSWORD, &format!("{prefix}/"))?;
+            server.authenticate("root's own")?;
+        }
+        let place = Place {
+            endpoints: server.endpoints(),
+            prefix,
+        };
+        let proxy = proxy(&server);
+        let proxied = Place {
+            endpoints: vec![proxy.addr().to_string()],
+            prefix: place.prefix.clone(),
+        };
+        let faults = Arc::new(EtcdFaults {
+            proxy,
+            server,
+            place: place.clone(),
+        });
+        let spec = place.to_spec();
+        let connector = move |place: Place| {
+            move || -> Box<dyn Connect> {
+                let config = place.config();
+                Box::new(match secret {
+                    true => config.with_credentials(USER, PASSWORD),
+                    false => config,
+                })
+            }
+        };
+        Ok(Arena::new(connector(place))
+            .with_proxied(connector(proxied))
+            .with_spec(spec)
+            .with_faults(faults))
+    }
+
+    fn connector(&self, spec: &str) -> Option<Box<dyn Connect>> {
+        Some(Box::new(Place::from_spec(spec)?.config()))
+    }
+}
+
+fn proxy(server: &EtcdServer) -> Proxy {
+    Proxy::start_with(server.addr(), Protocol::Http2)
+}
+
+fn missing(error: &StartError) -> Missing {
+    Missing {
+        what: error.to_string(),
+        allowed: matches!(error, StartError::Missing { .. }) && missing_is_allowed("etcd"),
+    }
+}
+
+/// Where clients of one arena connect, and what their keys begin with.
+#[derive(Clone)]
+struct Place {
+    endpoints: Vec<String>,
+    prefix: String,
+}
+
+impl Place {
+    fn config(&self) -> EtcdConfig {
+        let endpoints = self.endpoints.iter().map(|endpoint| {
+            let (host, port) = endpoint.rsplit_once(':').expect("host:port");
+            (host, port.parse().expect("a port"))
+        });
+        EtcdConfig::new(endpoints).with_prefix(self.prefix.as_str())
+    }
+
+    fn to_spec(&self) -> String {
+        format!("{} {}", self.endpoints.join(","), self.prefix)
+    }
+
+    fn from_spec(spec: &str) -> Option<Self> {
+        let (endpoints, prefix) = spec.split_once(' ')?;
+        Some(Self {
+            endpoints: endpoints.split(',').map(str::to_owned).collect(),
+            prefix: prefix.to_owned(),
+        })
+    }
+}
+
+struct EtcdFaults {
+    proxy: Proxy,
+    server: Arc<EtcdServer>,
+    place: Place,
+}
+
+/// What the server counts in a unit of its own, and clients do not send for a lock's sake.
+const NOT_COUNTED: &[&str] = &["Watch/Watch", "Auth/Authenticate"];
+
+impl EtcdFaults {
+    fn mine(&self, keys: Vec<String>) -> Vec<String> {
+        let start = format!("{}/", self.place.prefix);
+        keys.into_iter()
+            .filter(|key| key.starts_with(&start))
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Faults for EtcdFaults {
+    async fn kill_server(&self) -> io::Result<()> {
+        self.server.kill();
+        Ok(())
+    }
+
+    async fn restart_server(&self) -> io::Result<()> {
+        self.server.restart();
+        Ok(())
+    }
+
+    async fn wipe(&self) -> io::Result<()> {
+        // In one step, as a loss of data is. Leases are no locks: they end by themselves.
+        self.server.cli(&["del", "", "--from-key"]).map(drop)
+    }
+
+    async fn pause_server(&self) -> io::Result<()> {
+        self.server.pause();
+        Ok(())
+    }
+
+    async fn resume_server(&self) -> io::Result<()> {
+        self.server.resume();
+        Ok(())
+    }
+
+    async fn cut(&self) -> io::Result<()> {
+        self.proxy.cut();
+        Ok(())
+    }
+
+    async fn black_hole(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.black_hole(),
+            false => self.proxy.heal(),
+        }
+        Ok(())
+    }
+
+    async fn hold_replies(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.hold_replies(),
+            false => self.proxy.release_replies(),
+        }
+        Ok(())
+    }
+
+    async fn drop_replies(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.drop_replies(),
+            false => self.proxy.release_replies(),
+        }
+        Ok(())
+    }
+
+    async fn drop_pushes(&self, on: bool) -> io::Result<()> {
+        match on {
+            true => self.proxy.drop_pushes(),
+            false => self.proxy.pass_pushes(),
+        }
+        Ok(())
+    }
+
+    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
+        // As the name stands in a key.
+        let text = text.replace('%', "%25").replace('/', "%2F").into_bytes();
+        self.proxy.hold_requests_matching(move |request| {
+            request.windows(text.len()).any(|window| window == text)
+        });
+        Ok(Box::new(Held(&self.proxy)))
+    }
+
+    async fn records(&self) -> io::Result<Vec<String>> {
+        Ok(self.mine(self.server.keys()?))
+    }
+
+    async fn unbounded_records(&self) -> io::Result<Vec<String>> {
+        // What hangs on a lease ends with it.
+        let mut kept = Vec::new();
+        for key in self.records().await? {
+            let json = self.server.cli(&["get", &key, "--write-out=json"])?;
+            if !json.contains("\"lease\":") {
+                kept.push(key);
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn commands_during(
+        &self,
+        work: futures_util::future::BoxFuture<'_, ()>,
+    ) -> io::Result<Vec<String>> {
+        let before = self.server.requests()?;
+        work.await;
+        let after = self.server.requests()?;
+        let mut commands = Vec::new();
+        for (method, count) in after {
+            if NOT_COUNTED.contains(&method.as_str()) {
+                continue;
+            }
+            for _ in before.get(&method).copied().unwrap_or(0)..count {
+                commands.push(method.clone());
+            }
+        }
+        Ok(commands)
+    }
+
+    async fn scripts(&self) -> io::Result<u64> {
+        let kept_alive = self.server.requests()?;
+        let kept_alive = kept_alive.get("Lease/LeaseKeepAlive").copied();
+        Ok(self.server.writes()? + kept_alive.unwrap_or(0))
+    }
+
+    async fn connections(&self) -> io::Result<usize> {
+        self.server.connections()
+    }
+
+    async fn subscriptions(&self) -> io::Result<usize> {
+        // What a client has is one stream; how much is watched on it is another matter.
+        let streams = self.server.watch_streams()?;
+        usize::try_from(streams).map_err(io::Error::other)
+    }
+
+    fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {
+        let config = self.place.config();
+        Ok(Box::new(config.with_credentials(USER, "wrong battery")))
+    }
+
+    async fn obstruct(&self, name: &str) -> io::Result<()> {
+        // Which keys a lock has is the backend's own affair: it is asked to make them.
+        let identity = Identity::of_this_process("obstruct");
+        let backend = self
+            .place
+            .config()
+            .connect(Context::new(identity.clone()))
+            .await
+            .map_err(io::Error::other)?;
+        let lock = LockName::new(name).map_err(io::Error::other)?;
+        let claim = Claim::new(lock, identity, TOOLS);
+        backend
+            .try_acquire(&claim)
+            .await
+            .map_err(io::Error::other)?;
+        let keys = self.records().await?;
+        for key in keys {
+            self.server.cli(&["put", &key, "not a lock"])?;
+        }
+        backend.close().await.map_err(io::Error::other)
+    }
+}
+
+/// A request that the proxy keeps.
+struct Held<'a>(&'a Proxy);
+
+#[async_trait]
+impl HeldRequest for Held<'_> {
+    async fn caught(&self) -> io::Result<()> {
+        self.0.until(TOOLS, |stats| stats.held_requests > 0).await;
+        Ok(())
+    }
+
+    async fn deliver(&self) -> io::Result<()> {
+        let before = self.0.stats();
+        let count = self.0.deliver_held();
+        let late = self.0.until(TOOLS, |stats| {
+            stats.late_replies >= before.late_replies + count
+        });
+        // The client may still be there: then its reply is one like any other.
+        if tokio::time::timeout(LATE, late).await.is_err() {
+            self.0
+                .until(TOOLS, |stats| stats.replies >= before.replies + count)
+                .await;
+        }
+        Ok(())
+    }
+}

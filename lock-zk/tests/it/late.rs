@@ -1,0 +1,189 @@
+//! Answers that are lost, and requests that arrive after they were given up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_conformance::fault::jute::is_request;
+use lock_conformance::fault::{Protocol, Proxy};
+use lock_conformance::servers::ZooKeeperServer;
+use lock_core::{Backend, ErrorKind};
+use lock_zk::{ZkBackend, ZkConfig};
+
+use crate::fixture::{
+    claim, client, config_of, context, eventually, granted, hold, lock_nodes, ms, queue,
+    quiet_server, soon,
+};
+
+/// Short enough that a connection which is silent is soon given up: at three fifths.
+const SESSION: Duration = Duration::from_secs(3);
+
+fn through(proxy: &Proxy) -> ZkConfig {
+    config_of(&[proxy.addr().port()]).with_session_timeout(SESSION)
+}
+
+async fn hasty(proxy: &Proxy, op_timeout: Duration) -> Arc<ZkBackend> {
+    let mut context = context();
+    context.op_timeout = op_timeout;
+    let connecting = ZkBackend::connect(through(proxy), context);
+    Arc::new(soon(Box::pin(connecting)).await.expect("connects"))
+}
+
+fn start() -> (ZooKeeperServer, Proxy) {
+    let server = quiet_server();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Jute);
+    (server, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acquire_whose_answer_is_lost_is_found_again_by_its_nonce() {
+    let (server, proxy) = start();
+    let a = hasty(&proxy, ms(10_000)).await;
+    let one = claim("n");
+    proxy.hold_replies();
+    let acquiring = crate::fixture::acquire(&a, &one);
+    eventually(|| async { (lock_nodes(&server).len() == 1).then_some(()) }).await;
+    let asked = server.ephemerals().expect("listed");
+    // The answer goes with its connection; the client comes back in the same session.
+    proxy.reset();
+    proxy.pass();
+    granted(acquiring).await;
+    assert_eq!(
+        server.ephemerals().expect("listed"),
+        asked,
+        "the node that the lost answer told of"
+    );
+    assert!(soon(a.release(&one)).await.expect("answered"));
+    assert!(lock_nodes(&server).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acquire_that_gives_up_on_its_answer_leaves_nothing_after_its_release() {
+    let (server, proxy) = start();
+    let a = hasty(&proxy, ms(1_000)).await;
+    let one = claim("n");
+    proxy.hold_replies();
+    let refused = soon(a.acquire(&one)).await.expect_err("no answer");
+    assert_eq!(refused.kind(), ErrorKind::Indeterminate);
+    assert_eq!(lock_nodes(&server).len(), 1);
+    proxy.reset();
+    proxy.pass();
+    eventually(|| async { a.release(&one).await.ok() }).await;
+    assert!(lock_nodes(&server).is_empty());
+    assert_eq!(a.registered_claims(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_that_arrives_after_its_release_makes_no_node() {
+    let (server, proxy) = start();
+    let (a, b) = (hasty(&proxy, ms(1_000)).await, client(&server).await);
+    let warm = claim("n");
+    hold(&a, &warm).await;
+    assert!(soon(a.release(&warm)).await.expect("answered"));
+    let one = claim("n");
+    let session = a.session_id();
+    proxy.hold_requests_matching(|message| is_request(message, "create2"));
+    let refused = soon(a.acquire(&one)).await.expect_err("no answer");
+    assert_eq!(refused.kind(), ErrorKind::Indeterminate);
+    assert!(proxy.stats().held_requests > 0);
+    // The client comes back by another connection, and its release is confirmed.
+    assert!(!eventually(|| async { a.release(&one).await.ok() }).await);
+    assert_eq!(
+        a.session_id(),
+        session,
+        "in the same session, which the late copy belongs to"
+    );
+    assert_eq!(a.registered_claims(), 0);
+    proxy.deliver_held();
+    let two = claim("n");
+    let other = hold(&b, &two).await;
+    assert!(other.token().get() > 0);
+    assert_eq!(lock_nodes(&server).len(), 1, "a ghost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiter_is_granted_although_its_watch_fired_while_it_was_away() {
+    let (server, proxy) = start();
+    let (a, b) = (client(&server).await, hasty(&proxy, ms(10_000)).await);
+    let (one, two) = (claim("n"), claim("n"));
+    hold(&a, &one).await;
+    let waiting = queue(&b, &two).await;
+    proxy.refuse();
+    proxy.reset();
+    assert!(soon(a.release(&one)).await.expect("answered"));
+    proxy.accept();
+    granted(waiting).await;
+    assert!(soon(b.release(&two)).await.expect("answered"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contended_section_is_four_requests_and_five_when_another_waiter_was_ahead() {
+    let (server, proxy) = start();
+    let (a, b, c) = (
+        client(&server).await,
+        hasty(&proxy, ms(10_000)).await,
+        client(&server).await,
+    );
+    let asked = || -> Vec<String> {
+        let about = proxy
+            .calls()
+            .into_iter()
+            .filter(|call| call.path.contains("/l/n"));
+        about.map(|call| call.name).collect()
+    };
+    let section = async |claims: [&lock_core::Claim; 2], behind: bool| {
+        let [one, two] = claims;
+        let middle = claim("n");
+        hold(&a, one).await;
+        let ahead = if behind {
+            Some(queue(&c, &middle).await)
+        } else {
+            None
+        };
+        proxy.clear_calls();
+        let waiting = queue(&b, two).await;
+        eventually(|| async { asked().iter().any(|name| name == "getData").then_some(()) }).await;
+        assert!(soon(a.release(one)).await.expect("answered"));
+        if let Some(ahead) = ahead {
+            granted(ahead).await;
+            assert!(soon(c.release(&middle)).await.expect("answered"));
+        }
+        granted(waiting).await;
+        assert!(soon(b.release(two)).await.expect("answered"));
+        asked()
+    };
+    // Once to know the parent.
+    section([&claim("n"), &claim("n")], false).await;
+    let requests = section([&claim("n"), &claim("n")], false).await;
+    assert_eq!(requests, ["create2", "getChildren2", "getData", "delete"]);
+    let requests = section([&claim("n"), &claim("n")], true).await;
+    assert_eq!(
+        requests,
+        [
+            "create2",
+            "getChildren2",
+            "getData",
+            "getChildren2",
+            "delete"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uncontended_cycle_is_create_look_and_delete() {
+    let (_server, proxy) = start();
+    let a = hasty(&proxy, ms(10_000)).await;
+    let wanted = ["createContainer", "create2", "getChildren2", "delete"];
+    // The parent is asked for with the first one, in the same round trip.
+    for wanted in [&wanted[..], &wanted[1..]] {
+        proxy.clear_calls();
+        let claim = claim("n");
+        soon(a.acquire(&claim)).await.expect("granted");
+        assert!(soon(a.release(&claim)).await.expect("answered"));
+        let calls = proxy
+            .calls()
+            .into_iter()
+            .filter(|call| call.path.contains("/l/n"));
+        let calls: Vec<_> = calls.map(|call| call.name).collect();
+        assert_eq!(calls, wanted);
+    }
+}
