@@ -72,7 +72,8 @@ impl FileConfig {
             ));
         }
         let mut config = match url.path() {
-            "" => Self::of_user()?,
+            // To a URL parser `file://` has a path. Nobody keeps locks in the root directory.
+            "" | "/" => Self::of_user()?,
             path => Self::new(path),
         };
         if let Some(mode) = url.take("mode") {
@@ -162,6 +163,13 @@ mod tests {
         assert_eq!(config.dir(), Path::new("/var/lib/my locks"));
         assert_eq!(config.mode, 0o660);
         assert_eq!(config.retention, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn url_without_a_path_is_the_users_own_directory() {
+        let own = FileConfig::of_user().expect("tests run in somebody's home");
+        assert_eq!(read("file://").expect("reads").dir(), own.dir());
+        assert!(own.dir().ends_with("distlock/locks"));
     }
 
     #[test]
