@@ -122,9 +122,10 @@ Examples:
   lockctl --url redis://cache:6379 run deploy -- ./deploy.sh
   * * * * *  lockctl run --try minutely -- /usr/local/bin/job   # in a crontab: never two at once")]
 pub(crate) struct RunArgs {
-    /// How long the lock outlives a lockctl that was cut off from the backend
-    #[arg(long, value_parser = duration, default_value = "10s")]
-    pub(crate) ttl: Duration,
+    /// How long the lock outlives a lockctl that was cut off from the backend [default: 10s, or the
+    /// URL's option ttl]
+    #[arg(long, value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
 
     /// Wait for the lock at most this long [default: for as long as it takes]
     #[arg(long, value_parser = duration, value_name = "DURATION", conflicts_with = "at_once")]

@@ -9,6 +9,9 @@ use crate::exit::Failure;
 /// The locks of this user on this host, in a directory under `XDG_STATE_HOME`.
 pub(crate) const DEFAULT_URL: &str = "file://";
 
+/// What clients have for a TTL when nobody says anything.
+const DEFAULT_TTL: Duration = Duration::from_secs(10);
+
 /// Connects to the backend that `url` names; other clients see `label` as the owner of its locks
 /// unless the URL has a label of its own.
 pub(crate) async fn connect(url: &str, label: &str) -> Result<Locks, Failure> {
@@ -25,6 +28,12 @@ pub(crate) fn read(url: &str, label: &str) -> Result<(Box<dyn Connect>, ClientOp
         false => options.with_label(label),
     };
     Ok((connect, options))
+}
+
+/// The TTL of locks for which the command line names none.
+pub(crate) fn default_ttl(url: &str) -> Result<Duration, Failure> {
+    let named = LockUrl::parse(url)?.take_duration("ttl")?;
+    Ok(named.unwrap_or(DEFAULT_TTL))
 }
 
 /// A runtime for the command line's own work; clients have their own.

@@ -1,8 +1,10 @@
 //! A backend under a URL, as the suite wants it: a place of its own for each case, and no faults.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use distlock::{Capabilities, Connect, Scope};
+use distlock::{Capabilities, Connect, LockUrl, Scope};
 use lock_conformance::{Arena, Case, Harness, Missing, Pace};
 
 use crate::connect;
@@ -72,7 +74,11 @@ impl Harness for UrlHarness {
             let url = url.clone();
             move || connector(&url).expect("it was read before")
         };
-        Ok(Arena::new(connect).with_options(options).with_spec(url))
+        let leftovers = Leftovers::of(&url).map_err(missing)?;
+        Ok(Arena::new(connect)
+            .with_options(options)
+            .with_spec(url)
+            .keeping(leftovers))
     }
 }
 
@@ -108,6 +114,26 @@ fn missing(failure: Failure) -> Missing {
     Missing {
         what: failure.to_string(),
         allowed: false,
+    }
+}
+
+/// What a case leaves behind that nobody else would remove: a directory, where locks are files.
+struct Leftovers(Option<PathBuf>);
+
+impl Leftovers {
+    fn of(url: &str) -> Result<Self, Failure> {
+        let url = LockUrl::parse(url)?;
+        let directory = (url.scheme() == "file").then(|| PathBuf::from(url.path()));
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.0 {
+            // It is not there when the case never connected.
+            let _ = fs::remove_dir_all(directory);
+        }
     }
 }
 
@@ -184,7 +210,12 @@ impl Place {
 #[cfg(feature = "file")]
 fn default_dir() -> Result<String, Failure> {
     let config = distlock::file::FileConfig::of_user()?;
-    Ok(config.dir().to_string_lossy().into_owned())
+    let dir = config.dir().to_string_lossy();
+    // What would end the path of a URL, or be decoded.
+    Ok(dir
+        .replace('%', "%25")
+        .replace('?', "%3F")
+        .replace('#', "%23"))
 }
 
 #[cfg(not(feature = "file"))]

@@ -8,9 +8,13 @@ use crate::cli::RunArgs;
 use crate::exit::{self, Failure};
 
 /// Gets the lock within the time that the command line allows.
-pub(crate) async fn acquire(locks: &Locks, args: &RunArgs) -> Result<Guard, Failure> {
+pub(crate) async fn acquire(
+    locks: &Locks,
+    args: &RunArgs,
+    ttl: Duration,
+) -> Result<Guard, Failure> {
     refuse_modes(locks, args)?;
-    let mutex = locks.mutex(&args.name).ttl(args.ttl);
+    let mutex = locks.mutex(&args.name).ttl(ttl);
     let (guard, busy) = match (args.at_once, args.wait) {
         (true, _) => (mutex.try_acquire().await?, "is not free".to_owned()),
         (false, Some(wait)) => (
@@ -21,7 +25,7 @@ pub(crate) async fn acquire(locks: &Locks, args: &RunArgs) -> Result<Guard, Fail
     };
     let guard = guard
         .ok_or_else(|| Failure::new(exit::BUSY, format!("the lock {:?} {busy}", args.name)))?;
-    match make_whole(&guard, args).await {
+    match make_whole(&guard, args.kill_after).await {
         Ok(()) => Ok(guard),
         Err(failure) => {
             // What became of it is not of interest any more.
@@ -45,17 +49,17 @@ fn refuse_modes(locks: &Locks, args: &RunArgs) -> Result<(), Failure> {
 
 /// A hand-off grants a part of the TTL until it is confirmed, and a shared lease or session what is
 /// left of it. A command begins with all of it.
-async fn make_whole(guard: &Guard, args: &RunArgs) -> Result<(), Failure> {
-    if guard.remaining() < args.ttl / 4 * 3 {
+async fn make_whole(guard: &Guard, kill_after: Duration) -> Result<(), Failure> {
+    if guard.remaining() < guard.ttl() / 4 * 3 {
         guard.renew().await?;
     }
     let left = guard.remaining();
-    if has_room(left, args.kill_after) {
+    if has_room(left, kill_after) {
         return Ok(());
     }
     Err(Failure::usage(format!(
         "--kill-after {} leaves no time to renew the lock: this backend keeps it for {} at a time",
-        humantime::format_duration(args.kill_after),
+        humantime::format_duration(kill_after),
         humantime::format_duration(Duration::from_millis(crate::output::millis(left)))
     )))
 }

@@ -76,17 +76,21 @@ fn helper(role: &str) -> Command {
 
 /// Runs the command under the lock, and gives the exit code.
 pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
-    if args.kill_after * 2 >= args.ttl {
+    let ttl = match args.ttl {
+        Some(ttl) => ttl,
+        None => connect::default_ttl(url)?,
+    };
+    if args.kill_after * 2 >= ttl {
         return Err(Failure::usage(format!(
             "--kill-after has to be less than half of --ttl: {} is not less than half of {}",
             humantime::format_duration(args.kill_after),
-            humantime::format_duration(args.ttl)
+            humantime::format_duration(ttl)
         )));
     }
-    connect::runtime()?.block_on(execute(url, args))
+    connect::runtime()?.block_on(execute(url, args, ttl))
 }
 
-async fn execute(url: &str, args: &RunArgs) -> Result<u8, Failure> {
+async fn execute(url: &str, args: &RunArgs, ttl: Duration) -> Result<u8, Failure> {
     let failed = |error| Failure::system("signals", &error);
     let mut signals = Signals::listen().map_err(failed)?;
     let changes = child::changes().map_err(failed)?;
@@ -96,7 +100,7 @@ async fn execute(url: &str, args: &RunArgs) -> Result<u8, Failure> {
         signal = signals.next_to_end() => return Ok(exit::signalled(signal)),
     };
     let acquired = tokio::select! {
-        guard = acquire::acquire(&locks, args) => guard,
+        guard = acquire::acquire(&locks, args, ttl) => guard,
         signal = signals.next_to_end() => {
             // What stands in the queue is taken out of it before the end.
             let _ = locks.shutdown(FAREWELL).await;

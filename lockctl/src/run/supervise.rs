@@ -127,7 +127,7 @@ impl<'a> Supervisor<'a> {
 
     async fn until_ended(&mut self) -> io::Result<()> {
         let clock = self.job.clock.clone();
-        let feed_every = (self.job.args.ttl / FEEDS_PER_TTL).clamp(SOONEST_FEED, LATEST_FEED);
+        let feed_every = (self.job.guard.ttl() / FEEDS_PER_TTL).clamp(SOONEST_FEED, LATEST_FEED);
         let mut lost = pin!(self.job.guard.lost());
         let mut told_lost = false;
         loop {

@@ -20,6 +20,11 @@ fn mistakes_are_one_line_and_the_right_code() {
             "less than half",
         ),
         ("run --ttl 4s a -- true", 64, "less than half"),
+        (
+            "--url memory://?ttl=3s run a -- true",
+            64,
+            "not less than half of 3s",
+        ),
         ("run --ttl 1ms --kill-after 0s a -- true", 64, "TTL"),
         (
             "run --shared a -- true",

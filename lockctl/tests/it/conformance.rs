@@ -1,5 +1,7 @@
 //! The suite, run by the tool.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::fixture::{Place, finish, lockctl};
@@ -50,6 +52,17 @@ fn cases_with_processes_run_on_redis_and_leave_the_locks_there_alone() {
     let own = keys.iter().filter(|key| key.starts_with("distlock:"));
     // The namespace record of the client that asked what the backend declares.
     assert!(own.count() <= 1, "{keys:?}");
+}
+
+#[test]
+fn files_of_the_cases_are_removed() {
+    let place = Place::file();
+    let done = finish(&mut place.lockctl("--format json conformance --filter R1.0"));
+    let json: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!((done.code, &json["failed"]), (0, &0.into()), "{done:?}");
+    let left = fs::read_dir(place.dir.path()).expect("it is there");
+    let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["locks"]);
 }
 
 #[test]
