@@ -56,6 +56,11 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         format,
         command,
     } = cli;
+    // A variable that is set to nothing, as in a crontab, is not set.
+    let url = match url.is_empty() {
+        true => connect::DEFAULT_URL.to_owned(),
+        false => url,
+    };
     match command {
         Command::Run(args) => run::run(&url, &args),
         Command::Status { name } => status::status(&url, format, &name),

@@ -84,7 +84,11 @@ fn wait(pipe: RawFd) -> io::Result<bool> {
     // A number cannot become a file without unsafe code; a file of the same pipe can be opened.
     let mut word = File::open(format!("/proc/self/fd/{pipe}"))?;
     close(pipe)?;
-    Ok(word.read(&mut [0])? == 1)
+    match word.read_exact(&mut [0]) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the gate is started with, besides what it inherits.

@@ -53,7 +53,12 @@ fn guard() -> io::Result<()> {
         killed: false,
     };
     guardian.say(Report::Ready);
-    guardian.keep_watch()
+    let watched = guardian.keep_watch();
+    if watched.is_err() {
+        // Who cannot keep watch does not leave anybody unguarded.
+        guardian.end_group();
+    }
+    watched
 }
 
 struct Guardian {
@@ -79,7 +84,7 @@ impl Guardian {
         loop {
             let wakeful = self.sleep()?;
             if wakeful {
-                match self.listen()? {
+                match self.listen() {
                     Heard::Orders => {}
                     Heard::Done => return Ok(()),
                     Heard::End => {
@@ -118,14 +123,14 @@ impl Guardian {
         }
     }
 
-    fn listen(&mut self) -> io::Result<Heard> {
+    fn listen(&mut self) -> Heard {
         let mut chunk = [0; 1024];
         let length = match self.socket.read(&mut chunk) {
-            Ok(0) => return Ok(Heard::End),
+            Ok(0) => return Heard::End,
             Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Heard::Orders),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Orders,
             // A peer that died with unread reports leaves a reset behind.
-            Err(_) => return Ok(Heard::End),
+            Err(_) => return Heard::End,
         };
         self.unread.extend_from_slice(&chunk[..length]);
         while let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
@@ -137,11 +142,11 @@ impl Guardian {
                     self.say(Report::Guarding);
                 }
                 Ok(Order::Until(deadlines)) => self.set(deadlines),
-                Ok(Order::Done) => return Ok(Heard::Done),
-                Err(_) => return Ok(Heard::End),
+                Ok(Order::Done) => return Heard::Done,
+                Err(_) => return Heard::End,
             }
         }
-        Ok(Heard::Orders)
+        Heard::Orders
     }
 
     /// A group that has been told to end gets no more time.

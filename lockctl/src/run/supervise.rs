@@ -29,6 +29,7 @@ const LATEST_FEED: Duration = Duration::from_millis(200);
 const NEWS: Duration = Duration::from_millis(5);
 /// How soon it is looked whether the group is gone; doubled each time.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
 /// How often a group that should be dead is killed again.
 const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// How long a killed group may take to be gone, on a machine that is busy.
@@ -309,7 +310,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Ends what the command has left running in its group; `false` when that cannot be done.
-    async fn clear_group(&self) -> bool {
+    async fn clear_group(&mut self) -> bool {
         let group = self.child.group();
         if group::is_gone(group) {
             return true;
@@ -322,15 +323,20 @@ impl<'a> Supervisor<'a> {
         self.is_gone_within(PATIENCE).await
     }
 
-    async fn is_gone_within(&self, length: Duration) -> bool {
+    async fn is_gone_within(&mut self, length: Duration) -> bool {
+        let clock = self.job.clock.clone();
+        let until = clock.now() + length;
         let mut pause = FIRST_LOOK;
-        let looking = async {
-            while !group::is_gone(self.child.group()) {
-                self.job.clock.sleep(pause).await;
-                pause = (pause * 2).min(KILL_AGAIN);
+        while !group::is_gone(self.child.group()) {
+            if clock.now() >= until {
+                return false;
             }
-        };
-        self.job.clock.timeout(length, looking).await.is_some()
+            clock.sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_LOOK);
+            // The lock is kept meanwhile, and the guardian need not hurry.
+            self.feed();
+        }
+        true
     }
 }
 

@@ -14,9 +14,10 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// The terminal on standard input, if that is one.
+    /// The terminal on standard input, if that is one, and the one that controls this session.
     pub(crate) fn on_stdin() -> Option<Self> {
         let stdin = io::stdin();
+        tcgetpgrp(&stdin).ok()?;
         let modes = tcgetattr(&stdin).ok()?;
         Some(Self { stdin, modes })
     }

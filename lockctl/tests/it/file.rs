@@ -16,7 +16,8 @@ fn nothing_has_to_be_installed_or_said() {
     let state = TempDir::new().expect("a directory");
     let mut run = lockctl("run a -- sh -c");
     run.arg("echo $LOCK_URL $LOCK_TOKEN")
-        .env("XDG_STATE_HOME", state.path());
+        .env("XDG_STATE_HOME", state.path())
+        .env("LOCK_URL", "");
     let done = finish(&mut run);
     assert_eq!((done.code, done.stderr.as_str()), (0, ""));
     assert!(done.stdout.starts_with("file:// "), "{done:?}");

@@ -141,6 +141,40 @@ fn hangup_that_was_ignored_at_the_start_stays_ignored() {
 }
 
 #[test]
+fn orphans_are_reaped_by_the_first_process_of_a_container() {
+    let place = Place::redis();
+    let container = ["--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let mut probe = std::process::Command::new("unshare");
+    if finish(probe.args(container).arg("true")).code != 0 {
+        println!("SKIPPED: this user may not make a PID namespace");
+        return;
+    }
+    // The orphan has to be dead and gone, not just dead.
+    let script = "(sleep 0.01 & echo $! > orphan); read orphan < orphan; \
+                  while [ -e /proc/$orphan ]; do sleep 0.02; done; exit 7";
+    let run = place.script("a", script);
+    let mut inside = std::process::Command::new("unshare");
+    inside
+        .args(container)
+        .arg(run.get_program())
+        .args(run.get_args())
+        .env("LOCK_URL", &place.url)
+        .current_dir(&place.dir)
+        .stdin(Stdio::null());
+    let done = finish(&mut inside);
+    assert_eq!((done.code, done.stderr.as_str()), (7, ""));
+}
+
+#[test]
+fn slow_end_of_what_is_left_does_not_look_like_a_loss() {
+    let place = Place::redis();
+    // All that is left has to be killed, after a grace that is longer than to the next deadline.
+    let script = "(trap '' TERM; exec sleep 300) & sleep 0.1; exit 7";
+    let done = finish(&mut place.script("--ttl 2s --kill-after 990ms a", script));
+    assert_eq!((done.code, done.stderr.as_str()), (7, ""));
+}
+
+#[test]
 fn lock_is_kept_alive_for_as_long_as_the_command_runs() {
     let place = Place::redis();
     let script = "echo $LOCK_TOKEN > token; while ! [ -e go ]; do sleep 0.02; done";
