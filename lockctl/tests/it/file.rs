@@ -33,7 +33,8 @@ fn lock_is_free_as_soon_as_the_group_is_dead_when_lockctl_is_killed() {
     job.signal(Signal::SIGKILL);
     // Whoever gets it next looks at once.
     let next = format!(
-        "ps -o stat= -p {inner},{outer} | grep -q '^[^ZX]' && echo alive > seen || echo dead > seen"
+        "grep -qs '^State:.[^ZX]' /proc/{inner}/status /proc/{outer}/status && echo alive > seen \
+         || echo dead > seen"
     );
     let done = finish(&mut place.script("--wait 30s a", &next));
     assert_eq!((done.code, place.content("seen").as_str()), (0, "dead"));

@@ -26,7 +26,7 @@ fn command_is_dead_before_another_has_the_lock_while_lockctl_is_stopped() {
     // The next holder looks at the first thing it can do whether the last one's command still runs.
     // Nobody has waited for it yet: whoever would is stopped.
     let next = format!(
-        "ps -o stat= -p {pid} | grep -q '^[^ZX]' && echo alive > seen || echo dead > seen; \
+        "grep -qs '^State:.[^ZX]' /proc/{pid}/status && echo alive > seen || echo dead > seen; \
          echo $LOCK_TOKEN > next"
     );
     assert_eq!(finish(&mut place.script("--wait 60s a", &next)).code, 0);

@@ -16,6 +16,9 @@ fn at_a_terminal(place: &Place, line: &str) -> String {
     done.stdout.replace('\r', "")
 }
 
+/// Shows the group of a shell, and the one in the foreground of its terminal.
+const GROUPS: &str = "cut -d \" \" -f 5,8 /proc/$$/stat";
+
 fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_lockctl")
 }
@@ -23,25 +26,22 @@ fn binary() -> &'static str {
 #[test]
 fn interactive_command_is_the_foreground_job_and_gives_the_terminal_back() {
     let place = Place::redis();
-    // `+` marks the foreground group.
-    let show = "ps -o stat= -p";
     let said = at_a_terminal(
         &place,
         &format!(
-            "{} run a -- sh -c 'echo inside $({show} $$)'; echo after $({show} $$)",
+            "{} run a -- sh -c 'echo inside; {GROUPS}'; echo after; {GROUPS}",
             binary()
         ),
     );
-    let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines.len(), 2, "{said}");
-    assert!(
-        lines[0].starts_with("inside") && lines[0].contains('+'),
-        "{said}"
+    let words: Vec<_> = said.split_whitespace().collect();
+    assert_eq!(words.len(), 6, "{said}");
+    assert_eq!((words[0], words[3]), ("inside", "after"), "{said}");
+    assert_eq!(
+        words[1], words[2],
+        "the command is in the foreground: {said}"
     );
-    assert!(
-        lines[1].starts_with("after") && lines[1].contains('+'),
-        "{said}"
-    );
+    assert_eq!(words[4], words[5], "the shell is in the foreground: {said}");
+    assert_ne!(words[1], words[4], "two jobs: {said}");
 }
 
 #[test]
@@ -66,23 +66,20 @@ fn command_that_is_suspended_gives_the_shell_its_terminal() {
     let place = Place::redis();
     let lockctl = binary();
     // A shell with job control sees lockctl stop when its command does, and both go on with `fg`.
-    let job = format!("{lockctl} run a -- sh -c 'kill -STOP $$; ps -o stat= -p $$'");
+    let job = format!("{lockctl} run a -- sh -c 'kill -STOP $$; echo groups; {GROUPS}'");
+    let job = job.replace('\'', "'\\''");
     let said = at_a_terminal(
         &place,
-        &format!(
-            "bash -mc '{}; echo between; fg > fg.log; echo code $?'",
-            job.replace('\'', "'\\''")
-        ),
+        &format!("bash -mc '{job}; echo between; fg > fg.log; echo code $?'"),
     );
-    let lines: Vec<_> = said
-        .lines()
-        .filter(|line| !line.starts_with("lockctl:"))
-        .collect();
-    let between = lines.iter().position(|line| *line == "between");
-    let foreground = lines.iter().position(|line| line.ends_with('+'));
-    let code = lines.iter().position(|line| *line == "code 0");
+    let lines: Vec<_> = said.lines().collect();
+    let line = |wanted: &str| lines.iter().position(|line| *line == wanted);
+    let (between, groups, code) = (line("between"), line("groups"), line("code 0"));
     assert!(
-        between.is_some() && between < foreground && foreground < code,
+        between.is_some() && between < groups && groups < code,
         "{said}"
     );
+    let groups = groups.and_then(|at| lines[at + 1].split_once(' '));
+    let (own, foreground) = groups.expect("two groups");
+    assert_eq!(own, foreground, "{said}");
 }
