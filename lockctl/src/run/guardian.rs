@@ -1,0 +1,197 @@
+//! The guardian: a small process of its own that ends the command's process group when its time is
+//! up, or when lockctl is gone.
+//!
+//! lockctl may be stopped or killed at any moment, and its command must still not outlive the lock.
+//! So the deadlines are kept here, by a process that does nothing else: it has a session of its own,
+//! away from the terminal; it blocks every signal that can be blocked; it reads orders from the
+//! socket that is its standard output, and the end of that is the end of lockctl. Its standard input
+//! is the lock's own file, where the lock is one: it stays locked until the guardian has ended, and
+//! that is after the group.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use distlock::{BootInstant, Clock};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Pid, setsid};
+
+use super::deadline::Deadlines;
+use super::group;
+use super::wire::{Order, Report};
+
+/// Timers of the kernel do not see a suspended machine: the clock is looked at this often.
+const LONGEST_SLEEP: Duration = Duration::from_millis(200);
+/// How soon it is looked whether a killed group is gone; doubled each time, up to [`LONGEST_SLEEP`].
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+
+/// The life of the guardian.
+pub(crate) fn main() -> ExitCode {
+    match guard() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody hears why: lockctl sees the end of the socket, and ends the command itself.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn guard() -> io::Result<()> {
+    SigSet::all().thread_block()?;
+    setsid()?;
+    let socket = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let mut guardian = Guardian {
+        socket,
+        unread: Vec::new(),
+        clock: Clock::system(),
+        group: None,
+        deadlines: Deadlines::default(),
+        terminated: false,
+        killed: false,
+    };
+    guardian.say(Report::Ready);
+    let watched = guardian.keep_watch();
+    if watched.is_err() {
+        // Who cannot keep watch does not leave anybody unguarded.
+        guardian.end_group();
+    }
+    watched
+}
+
+struct Guardian {
+    socket: UnixStream,
+    unread: Vec<u8>,
+    clock: Clock,
+    group: Option<Pid>,
+    deadlines: Deadlines,
+    terminated: bool,
+    killed: bool,
+}
+
+/// What the socket had for the guardian.
+enum Heard {
+    Orders,
+    Done,
+    /// lockctl is gone, or out of its mind.
+    End,
+}
+
+impl Guardian {
+    fn keep_watch(&mut self) -> io::Result<()> {
+        loop {
+            let wakeful = self.sleep()?;
+            if wakeful {
+                match self.listen() {
+                    Heard::Orders => {}
+                    Heard::Done => return Ok(()),
+                    Heard::End => {
+                        self.end_group();
+                        return Ok(());
+                    }
+                }
+            }
+            self.enforce();
+        }
+    }
+
+    /// Sleeps until the socket has something, or a deadline may have come. Says which.
+    fn sleep(&self) -> io::Result<bool> {
+        let now = self.clock.now();
+        let length = match self.pending() {
+            Some(at) if at > now => at.saturating_since(now).min(LONGEST_SLEEP),
+            // Past its deadline the group is looked at again and again, in case somebody joins it.
+            _ => LONGEST_SLEEP,
+        };
+        // Rounded up, or the last millisecond would be spent spinning.
+        let millis = u16::try_from(length.as_millis() + 1).unwrap_or(u16::MAX);
+        let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut sockets, PollTimeout::from(millis)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The deadline that nothing has been done about yet.
+    fn pending(&self) -> Option<BootInstant> {
+        match self.terminated {
+            true => self.deadlines.kill,
+            false => self.deadlines.next(),
+        }
+    }
+
+    fn listen(&mut self) -> Heard {
+        let mut chunk = [0; 1024];
+        let length = match self.socket.read(&mut chunk) {
+            Ok(0) => return Heard::End,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Orders,
+            // A peer that died with unread reports leaves a reset behind.
+            Err(_) => return Heard::End,
+        };
+        self.unread.extend_from_slice(&chunk[..length]);
+        while let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let order = String::from_utf8_lossy(&line[..end]).parse::<Order>();
+            match order {
+                Ok(Order::Guard(group)) => {
+                    self.group = Some(group);
+                    self.say(Report::Guarding);
+                }
+                Ok(Order::Until(deadlines)) => self.set(deadlines),
+                Ok(Order::Done) => return Heard::Done,
+                Err(_) => return Heard::End,
+            }
+        }
+        Heard::Orders
+    }
+
+    /// A group that has been told to end gets no more time.
+    fn set(&mut self, deadlines: Deadlines) {
+        self.deadlines = match self.terminated || self.killed {
+            true => self.deadlines.tightened(deadlines),
+            false => deadlines,
+        };
+    }
+
+    fn enforce(&mut self) {
+        let Some(group) = self.group else { return };
+        let now = self.clock.now();
+        let past = |at: Option<BootInstant>| at.is_some_and(|at| now >= at);
+        let (terminate, kill) = (past(self.deadlines.term), past(self.deadlines.kill));
+        if !(kill || terminate && !self.terminated) || group::is_gone(group) {
+            return;
+        }
+        if kill {
+            // Again each time: somebody may have joined the group meanwhile.
+            group::signal(group, Signal::SIGKILL);
+            if !self.killed {
+                self.killed = true;
+                self.say(Report::Killed);
+            }
+        } else {
+            self.terminated = true;
+            group::terminate(group);
+            self.say(Report::Terminated);
+        }
+    }
+
+    /// Kills the group and stays until nothing of it runs: the lock's file is closed by leaving.
+    fn end_group(&self) {
+        let Some(group) = self.group else { return };
+        let mut pause = FIRST_LOOK;
+        while !group::is_gone(group) {
+            group::signal(group, Signal::SIGKILL);
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_SLEEP);
+        }
+    }
+
+    fn say(&mut self, report: Report) {
+        // lockctl may be gone; that is for `listen` to find out.
+        let _ = self.socket.write_all(format!("{report}\n").as_bytes());
+    }
+}

@@ -1,0 +1,14 @@
+//! The real binary, on real backends.
+
+mod bench;
+mod cli;
+mod conformance;
+mod counter;
+mod death;
+mod file;
+mod fixture;
+mod loss;
+mod run;
+mod terminal;
+mod wait;
+mod watch;
