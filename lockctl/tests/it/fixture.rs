@@ -100,8 +100,13 @@ impl Place {
 
 /// lockctl with these words, and nothing of this process's environment that it would read.
 pub(crate) fn lockctl(words: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lockctl"));
+    // Whoever runs the tests may ignore hangups, as under nohup; what is ignored stays so, also in lockctl.
+    let mut command = Command::new("env");
     command
+        .args([
+            "--default-signal=HUP,INT,QUIT",
+            env!("CARGO_BIN_EXE_lockctl"),
+        ])
         .args(words.split(' ').filter(|word| !word.is_empty()))
         .env_remove("LOCK_URL")
         .stdin(Stdio::null());
