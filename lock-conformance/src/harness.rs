@@ -197,7 +197,8 @@ impl Arena {
 /// The faults of one arena. Every method is optional: [`Harness::supports`] says which there are, and
 /// the suite calls no other.
 ///
-/// Faults of the connection act on connections made through [`Arena::with_proxied`] and on no other.
+/// Faults of the connection act on connections made through [`Arena::with_proxied`] and on no other; an
+/// arena that has a [`wire`](Self::wire) has them without another line.
 #[async_trait]
 #[expect(
     clippy::missing_errors_doc,
@@ -240,33 +241,34 @@ pub trait Faults: Send + Sync + 'static {
         absent(Fault::StepClock)
     }
 
+    /// What stands in the middle of the proxied connections. Defaults to nothing.
+    fn wire(&self) -> Option<&dyn Wire> {
+        None
+    }
+
     /// Cuts every connection there is; new ones work.
     async fn cut(&self) -> io::Result<()> {
-        absent(Fault::Cut)
+        on_wire(self.wire(), Fault::Cut).map(Wire::cut)
     }
 
     /// While on, nothing passes in either direction, and nothing is refused.
     async fn black_hole(&self, on: bool) -> io::Result<()> {
-        let _ = on;
-        absent(Fault::BlackHole)
+        on_wire(self.wire(), Fault::BlackHole).map(|wire| wire.black_hole(on))
     }
 
     /// While on, requests pass and everything that comes back is kept; turned off, it is delivered.
     async fn hold_replies(&self, on: bool) -> io::Result<()> {
-        let _ = on;
-        absent(Fault::HoldReplies)
+        on_wire(self.wire(), Fault::HoldReplies).map(|wire| wire.hold_replies(on))
     }
 
     /// While on, requests pass and what comes back is thrown away.
     async fn drop_replies(&self, on: bool) -> io::Result<()> {
-        let _ = on;
-        absent(Fault::DropReplies)
+        on_wire(self.wire(), Fault::DropReplies).map(|wire| wire.drop_replies(on))
     }
 
     /// While on, answers pass and unasked-for notifications are thrown away.
     async fn drop_pushes(&self, on: bool) -> io::Result<()> {
-        let _ = on;
-        absent(Fault::DropPushes)
+        on_wire(self.wire(), Fault::DropPushes).map(|wire| wire.drop_pushes(on))
     }
 
     /// Takes the next request that contains `text` out of its connection, to be delivered later,
@@ -320,6 +322,25 @@ pub trait Faults: Send + Sync + 'static {
         let _ = name;
         absent(Fault::Obstruct)
     }
+}
+
+/// What can be done to the connections of an arena by what stands in the middle of them, such as the
+/// suite's own proxy (feature `servers`). Each takes effect before it returns.
+pub trait Wire: Send + Sync {
+    /// As [`Faults::cut`].
+    fn cut(&self);
+    /// As [`Faults::black_hole`].
+    fn black_hole(&self, on: bool);
+    /// As [`Faults::hold_replies`].
+    fn hold_replies(&self, on: bool);
+    /// As [`Faults::drop_replies`].
+    fn drop_replies(&self, on: bool);
+    /// As [`Faults::drop_pushes`].
+    fn drop_pushes(&self, on: bool);
+}
+
+fn on_wire(wire: Option<&dyn Wire>, fault: Fault) -> io::Result<&dyn Wire> {
+    wire.ok_or_else(|| absent_error(fault))
 }
 
 /// A request on its way that a proxy keeps back.

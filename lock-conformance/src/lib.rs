@@ -51,7 +51,7 @@ pub mod worker;
 pub use crate::case::{Case, Failure, Fault, Need, Outcome, Tier};
 pub use crate::cases::CASES;
 pub use crate::harness::{
-    Arena, Connector, Deviation, Faults, Harness, HeldRequest, Missing, Pace,
+    Arena, Connector, Deviation, Faults, Harness, HeldRequest, Missing, Pace, Wire,
 };
 pub use crate::runner::{CaseResult, Ending, Report, run, run_as_test};
 pub use crate::stand::Stand;

@@ -13,15 +13,13 @@ use lock_conformance::servers::{
     RedisBuilder, RedisServer, StartError, ValkeyServer, missing_is_allowed,
 };
 use lock_conformance::{
-    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, async_trait,
 };
 use lock_core::{Claim, Connect, Context, Identity, LockName};
 use lock_redis::RedisConfig;
 
 /// How long the tools may take; it only matters when something is broken.
 const TOOLS: Duration = Duration::from_secs(10);
-/// How long the answer to a late copy is waited for on a connection that its client may have left.
-const LATE: Duration = Duration::from_secs(1);
 const PASSWORD: &str = "correct horse";
 
 /// What cannot be done to a server that others use, or be seen on it.
@@ -248,49 +246,15 @@ impl Faults for RedisFaults {
         }
     }
 
-    async fn cut(&self) -> io::Result<()> {
-        self.proxy.cut();
-        Ok(())
-    }
-
-    async fn black_hole(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.black_hole(),
-            false => self.proxy.heal(),
-        }
-        Ok(())
-    }
-
-    async fn hold_replies(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.hold_replies(),
-            false => self.proxy.release_replies(),
-        }
-        Ok(())
-    }
-
-    async fn drop_replies(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.drop_replies(),
-            false => self.proxy.release_replies(),
-        }
-        Ok(())
-    }
-
-    async fn drop_pushes(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.drop_pushes(),
-            false => self.proxy.pass_pushes(),
-        }
-        Ok(())
+    fn wire(&self) -> Option<&dyn Wire> {
+        Some(&self.proxy)
     }
 
     async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
         let text = text.as_bytes().to_vec();
-        self.proxy.hold_requests_matching(move |request| {
-            request.windows(text.len()).any(|window| window == text)
-        });
-        Ok(Box::new(Held(&self.proxy)))
+        Ok(self
+            .proxy
+            .hold_next(move |request| request.windows(text.len()).any(|window| window == text)))
     }
 
     async fn records(&self) -> io::Result<Vec<String>> {
@@ -355,32 +319,6 @@ impl Faults for RedisFaults {
         for key in keys.iter().filter(|key| key.ends_with(name)) {
             self.server.cli(&["DEL", key])?;
             self.server.cli(&["SET", key, "not a lock"])?;
-        }
-        Ok(())
-    }
-}
-
-/// A request that the proxy keeps.
-struct Held<'a>(&'a Proxy);
-
-#[async_trait]
-impl HeldRequest for Held<'_> {
-    async fn caught(&self) -> io::Result<()> {
-        self.0.until(TOOLS, |stats| stats.held_requests > 0).await;
-        Ok(())
-    }
-
-    async fn deliver(&self) -> io::Result<()> {
-        let before = self.0.stats();
-        let count = self.0.deliver_held();
-        let late = self.0.until(TOOLS, |stats| {
-            stats.late_replies >= before.late_replies + count
-        });
-        // The client may still be there: then its reply is one like any other.
-        if tokio::time::timeout(LATE, late).await.is_err() {
-            self.0
-                .until(TOOLS, |stats| stats.replies >= before.replies + count)
-                .await;
         }
         Ok(())
     }

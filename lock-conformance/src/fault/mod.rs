@@ -7,5 +7,6 @@
 pub mod jute;
 mod proxy;
 pub mod resp;
+mod wire;
 
 pub use proxy::{Call, Protocol, Proxy, Stats};

@@ -10,15 +10,13 @@ use std::time::Duration;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::{EtcdBuilder, EtcdServer, StartError, missing_is_allowed};
 use lock_conformance::{
-    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, async_trait,
 };
 use lock_core::{Backend, Claim, Connect, Context, Cursor, Identity, LockName};
 use lock_etcd::EtcdConfig;
 
 /// How long the tools may take; it only matters when something is broken.
 const TOOLS: Duration = Duration::from_secs(10);
-/// How long the answer to a late copy is waited for on a connection that its client may have left.
-const LATE: Duration = Duration::from_secs(1);
 /// Longer than the moment after its coming in which a waiter's own key needs no proof.
 const MOMENT: Duration = Duration::from_millis(100);
 const USER: &str = "app";
@@ -250,50 +248,16 @@ impl Faults for EtcdFaults {
         Ok(())
     }
 
-    async fn cut(&self) -> io::Result<()> {
-        self.proxy.cut();
-        Ok(())
-    }
-
-    async fn black_hole(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.black_hole(),
-            false => self.proxy.heal(),
-        }
-        Ok(())
-    }
-
-    async fn hold_replies(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.hold_replies(),
-            false => self.proxy.release_replies(),
-        }
-        Ok(())
-    }
-
-    async fn drop_replies(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.drop_replies(),
-            false => self.proxy.release_replies(),
-        }
-        Ok(())
-    }
-
-    async fn drop_pushes(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.drop_pushes(),
-            false => self.proxy.pass_pushes(),
-        }
-        Ok(())
+    fn wire(&self) -> Option<&dyn Wire> {
+        Some(&self.proxy)
     }
 
     async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
         // As the name stands in a key.
         let text = text.replace('%', "%25").replace('/', "%2F").into_bytes();
-        self.proxy.hold_requests_matching(move |request| {
-            request.windows(text.len()).any(|window| window == text)
-        });
-        Ok(Box::new(Held(&self.proxy)))
+        Ok(self
+            .proxy
+            .hold_next(move |request| request.windows(text.len()).any(|window| window == text)))
     }
 
     async fn records(&self) -> io::Result<Vec<String>> {
@@ -372,31 +336,5 @@ impl Faults for EtcdFaults {
             self.server.cli(&["put", &key, "not a lock"])?;
         }
         backend.close().await.map_err(io::Error::other)
-    }
-}
-
-/// A request that the proxy keeps.
-struct Held<'a>(&'a Proxy);
-
-#[async_trait]
-impl HeldRequest for Held<'_> {
-    async fn caught(&self) -> io::Result<()> {
-        self.0.until(TOOLS, |stats| stats.held_requests > 0).await;
-        Ok(())
-    }
-
-    async fn deliver(&self) -> io::Result<()> {
-        let before = self.0.stats();
-        let count = self.0.deliver_held();
-        let late = self.0.until(TOOLS, |stats| {
-            stats.late_replies >= before.late_replies + count
-        });
-        // The client may still be there: then its reply is one like any other.
-        if tokio::time::timeout(LATE, late).await.is_err() {
-            self.0
-                .until(TOOLS, |stats| stats.replies >= before.replies + count)
-                .await;
-        }
-        Ok(())
     }
 }

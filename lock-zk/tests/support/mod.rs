@@ -9,7 +9,7 @@ use lock_conformance::fault::jute::request;
 use lock_conformance::fault::{Call, Protocol, Proxy};
 use lock_conformance::servers::{StartError, ZooKeeperServer, missing_is_allowed};
 use lock_conformance::{
-    Arena, Case, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace, async_trait,
+    Arena, Case, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, async_trait,
 };
 use lock_core::{Clock, Connect, Context, Identity};
 use lock_zk::ZkConfig;
@@ -318,41 +318,8 @@ impl Faults for ZkFaults {
         Ok(())
     }
 
-    async fn cut(&self) -> io::Result<()> {
-        self.proxy.cut();
-        Ok(())
-    }
-
-    async fn black_hole(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.black_hole(),
-            false => self.proxy.heal(),
-        }
-        Ok(())
-    }
-
-    async fn hold_replies(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.hold_replies(),
-            false => self.proxy.release_replies(),
-        }
-        Ok(())
-    }
-
-    async fn drop_replies(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.drop_replies(),
-            false => self.proxy.release_replies(),
-        }
-        Ok(())
-    }
-
-    async fn drop_pushes(&self, on: bool) -> io::Result<()> {
-        match on {
-            true => self.proxy.drop_pushes(),
-            false => self.proxy.pass_pushes(),
-        }
-        Ok(())
+    fn wire(&self) -> Option<&dyn Wire> {
+        Some(&self.proxy)
     }
 
     /// Holds what would change something, or ask about one node: looking at a queue is of no interest.
