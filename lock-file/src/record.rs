@@ -43,6 +43,11 @@ pub(crate) enum Found {
 }
 
 pub(crate) fn read(file: &File) -> io::Result<Found> {
+    content(file).map(|bytes| parse(&bytes))
+}
+
+/// The content of a file, as far as it can have been written by [`write`].
+pub(crate) fn content(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; LONGEST];
     let mut filled = 0;
     loop {
@@ -56,7 +61,8 @@ pub(crate) fn read(file: &File) -> io::Result<Found> {
             Err(error) => return Err(error),
         }
     }
-    Ok(parse(&bytes[..filled]))
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Found {
@@ -76,7 +82,7 @@ fn parse(bytes: &[u8]) -> Found {
 
 /// Replaces the content in one write within one page, so that a process that is killed leaves the old
 /// record or the new one.
-pub(crate) fn write(file: &File, record: &Record) -> io::Result<()> {
+pub(crate) fn write(file: &File, record: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(record)?;
     line.push(b'\n');
     file.write_all_at(&line, 0)?;
