@@ -9,6 +9,7 @@ mod file;
 mod fixture;
 mod loss;
 mod run;
+mod stories;
 mod terminal;
 mod wait;
 mod watch;
