@@ -80,7 +80,7 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
         Some(ttl) => ttl,
         None => connect::default_ttl(url)?,
     };
-    if args.kill_after * 2 >= ttl {
+    if args.kill_after >= ttl / 2 {
         return Err(Failure::usage(format!(
             "--kill-after has to be less than half of --ttl: {} is not less than half of {}",
             humantime::format_duration(args.kill_after),

@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::fixture::{
-    FAMILY, Job, Place, children, eventually, is_alive, running, signal_to, within,
+    FAMILY, Job, Place, SHORT, STUBBORN, children, eventually, is_alive, running, signal_to, timed,
+    within,
 };
 
 #[test]
@@ -49,6 +50,18 @@ fn stopped_guardian_keeps_nobody_from_the_end() {
     signal_to(job.guardian(), Signal::SIGSTOP);
     std::fs::write(place.path("go"), "").expect("written");
     assert_eq!(job.finish().code, 7);
+}
+
+#[test]
+fn stopped_guardian_does_not_keep_a_command_alive_past_the_lock() {
+    let place = Place::redis();
+    let job = Job::start(&mut place.script(&format!("{SHORT} a"), STUBBORN));
+    let pid = place.pid("pid");
+    signal_to(job.guardian(), Signal::SIGSTOP);
+    place.kill_server();
+    let ((), took) = timed(|| eventually("it is dead", || (!is_alive(pid)).then_some(())));
+    assert!(took < Duration::from_secs(2), "the TTL was over: {took:?}");
+    assert_eq!(job.finish().code, 79);
 }
 
 /// Whoever is killed at whatever moment of its start: no command stays behind.
