@@ -13,7 +13,7 @@
 //! * [`deadline`]: until when the command may run. [`wire`]: how that is said.
 //! * [`guardian`] and [`gate`]: the two helpers, which are this binary again; [`link`]: lockctl's end
 //!   of the line to the guardian.
-//! * [`child`], [`group`], [`signals`], [`terminal`]: what a shell would do with a job.
+//! * [`child`], [`group`], [`process`], [`signals`], [`terminal`]: what a shell would do with a job.
 //! * [`acquire`] gets the lock, [`supervise`] stays until the command has ended.
 
 mod acquire;
@@ -23,6 +23,7 @@ mod gate;
 mod group;
 mod guardian;
 mod link;
+mod process;
 mod signals;
 mod supervise;
 mod terminal;

@@ -10,6 +10,7 @@ mod fixture;
 mod loss;
 mod run;
 mod stories;
+mod strays;
 mod terminal;
 mod wait;
 mod watch;
