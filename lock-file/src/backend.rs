@@ -176,7 +176,7 @@ impl FileBackend {
         let mut book = self.book();
         let token = book.next_token(last)?;
         let record = Record {
-            distlock: 1,
+            distlock: record::VERSION,
             name: claim.name.as_str().to_owned(),
             token: token.get(),
             holder: Some(Holder {

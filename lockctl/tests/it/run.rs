@@ -55,10 +55,11 @@ fn exit_code_is_the_commands_own_or_a_shells() {
 
 #[test]
 fn command_inherits_no_descriptor_of_lockctl() {
-    let place = Place::redis();
-    let bare = finish(std::process::Command::new("ls").arg("/proc/self/fd"));
-    let held = finish(&mut place.lockctl("run a -- ls /proc/self/fd"));
-    assert_eq!(held.stdout, bare.stdout);
+    for place in [Place::redis(), Place::file()] {
+        let bare = finish(std::process::Command::new("ls").arg("/proc/self/fd"));
+        let held = finish(&mut place.lockctl("run a -- ls /proc/self/fd"));
+        assert_eq!(held.stdout, bare.stdout);
+    }
 }
 
 #[test]
