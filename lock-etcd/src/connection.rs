@@ -361,11 +361,13 @@ impl Connection {
             trying.extend(waiting.next().map(|member| self.attempt(member)));
         }
         Err(failed.unwrap_or_else(|| {
+            let members: Vec<_> = self.members.iter().map(Member::address).collect();
             unavailable(
                 "connect",
                 format!(
-                    "no answer within {:?} from {:?}",
-                    self.call_timeout, self.config.endpoints
+                    "no answer within {:?} from {}",
+                    self.call_timeout,
+                    members.join(", ")
                 ),
             )
         }))

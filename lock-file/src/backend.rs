@@ -22,7 +22,7 @@ use crate::book::{Book, Held};
 use crate::config::FileConfig;
 use crate::dir;
 use crate::error::{invalid, os};
-use crate::file::{HeldFile, LockFile};
+use crate::file::{HeldFile, LockFile, Taker};
 use crate::name::{file_name, is_lock};
 use crate::record::{self, Found, Holder, Record};
 use crate::sweep::sweep_if_due;
@@ -38,12 +38,27 @@ const AFTER_CLOSE: [Duration; 3] = [
     Duration::from_millis(5),
     Duration::from_millis(25),
 ];
+/// For so long a sweeper is at a file, unless the machine is busy.
+const A_MOMENT: Duration = Duration::from_millis(1);
+/// Whether the files of held locks are in place is looked at this often, for what the kernel does not tell:
+/// that a directory further up was moved, or anything at all when it has no notifications to spare.
+const LOOK_AT_HOLDS: Duration = Duration::from_secs(1);
 /// For so long one client may pass a lock among its own tasks before others are let in.
 const LONGEST_STREAK: Duration = Duration::from_millis(20);
 /// How long others are given then.
 const STAND_BACK: Duration = Duration::from_millis(2);
+const NO_NOTIFICATIONS: &str =
+    "the kernel does not notify this client; it looks at its locks by the clock";
 /// A base above this leaves no room for tokens.
 const LARGEST_BASE: u64 = 1 << 62;
+
+/// What came of trying once.
+enum Attempt {
+    Granted(Grant),
+    Busy,
+    /// Nobody holds it, and a sweeper is at its file for a moment.
+    Swept,
+}
 
 /// One client of a directory.
 pub(crate) struct FileBackend {
@@ -51,7 +66,8 @@ pub(crate) struct FileBackend {
     mode: u32,
     clock: Clock,
     book: Arc<Mutex<Book>>,
-    wake: Arc<Wake>,
+    /// Without it, time has to do.
+    wake: Option<Arc<Wake>>,
     events: Mutex<Option<mpsc::UnboundedReceiver<Event>>>,
     tasks: [AbortHandle; 2],
 }
@@ -66,38 +82,37 @@ impl FileBackend {
             ));
         }
         dir::prepare(&config.dir)?;
+        // A user has 128 instances on many systems, and others of his programs may have them all.
         let wake = Wake::new(&config.dir)
-            .map_err(|error| os("connect", "watching the directory (inotify)", error))?;
+            .inspect_err(|error| tracing::warn!(%error, "{NO_NOTIFICATIONS}"))
+            .ok();
+        Ok(Self::with(config, context, wake))
+    }
+
+    fn with(config: &FileConfig, context: Context, wake: Option<Arc<Wake>>) -> Self {
         let book = Arc::new(Mutex::new(Book::new(context.fence_base)));
         let (sender, events) = mpsc::unbounded_channel();
-        let listening = tokio::spawn({
-            let (wake, book) = (Arc::clone(&wake), Arc::clone(&book));
-            async move {
-                let taken_away = |file: Option<OsString>| {
-                    let lost = lock(&book).out_of_place(file.as_deref());
-                    for nonce in lost {
-                        // Nobody listens any more when the client is closing.
-                        let _ = sender.send(Event::Gone { nonce });
-                    }
-                };
-                let error = wake.listen(taken_away).await;
-                tracing::warn!(%error, "the kernel's notifications have ended; waiters look by the clock");
-            }
-        });
+        let looking = tokio::spawn(keep_looking(
+            wake.clone(),
+            Arc::clone(&book),
+            sender,
+            context.clock.clone(),
+        ));
         let sweeping = tokio::spawn(keep_swept(
             config.dir.clone(),
+            config.mode,
             config.retention,
             context.clock.clone(),
         ));
-        Ok(Self {
+        Self {
             dir: config.dir.clone(),
             mode: config.mode,
             clock: context.clock,
             book,
             wake,
             events: Mutex::new(Some(events)),
-            tasks: [listening.abort_handle(), sweeping.abort_handle()],
-        })
+            tasks: [looking.abort_handle(), sweeping.abort_handle()],
+        }
     }
 
     fn path(&self, name: &LockName) -> PathBuf {
@@ -110,7 +125,7 @@ impl FileBackend {
         claim: &Claim,
         file: &mut Option<LockFile>,
         op: &'static str,
-    ) -> Result<Option<Grant>> {
+    ) -> Result<Attempt> {
         let trouble = |error| os(op, "the lock's file", error).with_name(&claim.name);
         loop {
             let current = match file.take() {
@@ -122,13 +137,18 @@ impl FileBackend {
             if !current.is_in_place().map_err(trouble)? {
                 continue;
             }
-            if !locked {
-                *file = Some(current);
-                return Ok(None);
+            if locked {
+                let grant = self.grant(claim, Arc::new(current), self.clock.now(), op)?;
+                return Ok(Attempt::Granted(grant));
             }
-            return self
-                .grant(claim, Arc::new(current), self.clock.now(), op)
-                .map(Some);
+            let taken = current.taken_elsewhere().map_err(trouble)?;
+            *file = Some(current);
+            match taken {
+                Some(Taker::Holder) => return Ok(Attempt::Busy),
+                Some(Taker::Sweeper) => return Ok(Attempt::Swept),
+                // Given back meanwhile, or swept.
+                None => {}
+            }
         }
     }
 
@@ -156,7 +176,7 @@ impl FileBackend {
         let mut book = self.book();
         let token = book.next_token(last)?;
         let record = Record {
-            distlock: 1,
+            distlock: record::VERSION,
             name: claim.name.as_str().to_owned(),
             token: token.get(),
             holder: Some(Holder {
@@ -217,11 +237,40 @@ fn check(claim: &Claim, op: &'static str) -> Result<()> {
     }
 }
 
-async fn keep_swept(dir: PathBuf, retention: Duration, clock: Clock) {
+/// Tells the client of holds whose file is not in its place any more.
+async fn keep_looking(
+    wake: Option<Arc<Wake>>,
+    book: Arc<Mutex<Book>>,
+    lost: mpsc::UnboundedSender<Event>,
+    clock: Clock,
+) {
+    let look = |file: Option<OsString>| {
+        let nonces = lock(&book).out_of_place(file.as_deref());
+        for nonce in nonces {
+            // Nobody listens any more when the client is closing.
+            let _ = lost.send(Event::Gone { nonce });
+        }
+    };
+    let told = async {
+        if let Some(wake) = wake {
+            let error = wake.listen(&look).await;
+            tracing::warn!(%error, "{NO_NOTIFICATIONS}");
+        }
+    };
+    let by_the_clock = async {
+        loop {
+            clock.sleep(LOOK_AT_HOLDS).await;
+            look(None);
+        }
+    };
+    tokio::join!(told, by_the_clock);
+}
+
+async fn keep_swept(dir: PathBuf, mode: u32, retention: Duration, clock: Clock) {
     loop {
         let work = spawn_blocking({
             let dir = dir.clone();
-            move || sweep_if_due(&dir, retention)
+            move || sweep_if_due(&dir, mode, retention)
         });
         match work.await {
             Ok(Ok(_)) => {}
@@ -248,7 +297,16 @@ impl Backend for FileBackend {
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
         check(claim, "try_acquire")?;
         claim.progress.report(Reach::Sent);
-        self.attempt(claim, &mut None, "try_acquire")
+        // A sweeper is no reason to say that the lock is not free, unless it is stopped in the middle.
+        let until = self.clock.now() + LOOK_AGAIN;
+        let mut file = None;
+        loop {
+            match self.attempt(claim, &mut file, "try_acquire")? {
+                Attempt::Granted(grant) => return Ok(Some(grant)),
+                Attempt::Swept if self.clock.now() < until => self.clock.sleep(A_MOMENT).await,
+                Attempt::Swept | Attempt::Busy => return Ok(None),
+            }
+        }
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
@@ -266,7 +324,7 @@ impl Backend for FileBackend {
         let mut hurry = AFTER_CLOSE.iter();
         loop {
             let before = file.as_ref().map(LockFile::by_descriptor);
-            if let Some(grant) = self.attempt(claim, &mut file, "acquire")? {
+            if let Attempt::Granted(grant) = self.attempt(claim, &mut file, "acquire")? {
                 return Ok(grant);
             }
             let Some(open) = &file else { continue };
@@ -278,7 +336,10 @@ impl Backend for FileBackend {
             claim.progress.report(Reach::Queued);
             if watching.is_none() || before != Some(open.by_descriptor()) {
                 // Without a watch, which the system may refuse, time has to do.
-                watching = self.wake.handed_back(open).ok();
+                watching = self
+                    .wake
+                    .as_ref()
+                    .and_then(|wake| wake.handed_back(open).ok());
                 if watching.is_some() {
                     // It may have been given back before the watch began.
                     continue;
@@ -459,7 +520,7 @@ fn look(path: &Path) -> io::Result<Option<(Record, bool)>> {
     let Some(file) = LockFile::open_existing(path, false)? else {
         return Ok(None);
     };
-    let locked = file.is_locked_elsewhere()?;
+    let locked = file.is_held_elsewhere()?;
     match record::read(file.file())? {
         Found::Record(record) => Ok(Some((record, locked))),
         Found::Nothing | Found::Foreign => Ok(None),
@@ -500,3 +561,6 @@ impl fmt::Debug for FileBackend {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,19 @@ impl AsFd for HeldFile {
     }
 }
 
+/// A holder locks all of the file.
+const WHOLE: libc::off_t = 0;
+/// A sweeper locks its first byte only: that excludes everybody as well, and is seen to be no hold.
+const SWEEPERS: libc::off_t = 1;
+
+/// Who has a lock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Taker {
+    Holder,
+    /// It is about to remove the file, or to let go of it: in a moment nobody has the lock.
+    Sweeper,
+}
+
 /// A lock file that is open, and maybe locked.
 #[derive(Debug)]
 pub(crate) struct LockFile {
@@ -85,7 +98,16 @@ impl LockFile {
 
     /// Takes the lock if nobody has it.
     pub(crate) fn try_lock(&self) -> io::Result<bool> {
-        match self.set(libc::F_WRLCK) {
+        self.try_set(&range(libc::F_WRLCK, WHOLE))
+    }
+
+    /// Takes the lock if nobody has it, to remove the file: who tries meanwhile can tell that from a holder.
+    pub(crate) fn try_lock_to_sweep(&self) -> io::Result<bool> {
+        self.try_set(&range(libc::F_WRLCK, SWEEPERS))
+    }
+
+    fn try_set(&self, lock: &libc::flock) -> io::Result<bool> {
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(lock)).map(drop) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
             Err(errno) => Err(errno.into()),
@@ -94,24 +116,32 @@ impl LockFile {
 
     /// Gives the lock back, whoever else has a duplicate of the descriptor, and wakes those who wait.
     pub(crate) fn unlock(&self) -> io::Result<()> {
-        self.set(libc::F_UNLCK)?;
+        let all = range(libc::F_UNLCK, WHOLE);
+        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&all))?;
         // Closing would wake them too, but a guard that is still there keeps the descriptor open.
-        Ok(futimens(
-            &self.file,
-            &TimeSpec::UTIME_NOW,
-            &TimeSpec::UTIME_NOW,
-        )?)
+        self.touch()
     }
 
-    /// Whether another open file description has the lock. Takes nothing, so it disturbs nobody.
-    pub(crate) fn is_locked_elsewhere(&self) -> io::Result<bool> {
-        let mut lock = whole_file(libc::F_WRLCK);
+    /// Makes the file as new as if it had been written just now.
+    pub(crate) fn touch(&self) -> io::Result<()> {
+        let now = TimeSpec::UTIME_NOW;
+        Ok(futimens(&self.file, &now, &now)?)
+    }
+
+    /// Who has the lock through another open file description. Takes nothing, so it disturbs nobody.
+    pub(crate) fn taken_elsewhere(&self) -> io::Result<Option<Taker>> {
+        let mut lock = range(libc::F_WRLCK, WHOLE);
         fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut lock))?;
-        Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+        Ok(match i32::from(lock.l_type) {
+            libc::F_UNLCK => None,
+            _ if lock.l_len == SWEEPERS => Some(Taker::Sweeper),
+            _ => Some(Taker::Holder),
+        })
     }
 
-    fn set(&self, kind: i32) -> Result<(), Errno> {
-        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole_file(kind))).map(drop)
+    /// Whether another open file description holds the lock.
+    pub(crate) fn is_held_elsewhere(&self) -> io::Result<bool> {
+        Ok(self.taken_elsewhere()? == Some(Taker::Holder))
     }
 
     /// Whether the path still leads to this file. A lock on a file that was removed excludes nobody.
@@ -130,13 +160,14 @@ impl LockFile {
     }
 }
 
-fn whole_file(kind: i32) -> libc::flock {
+/// The first bytes of the file; the kernel takes 0 for all of them.
+fn range(kind: i32, length: libc::off_t) -> libc::flock {
     let short = |value: i32| libc::c_short::try_from(value).expect("a constant of the kernel's");
     libc::flock {
         l_type: short(kind),
         l_whence: short(libc::SEEK_SET),
         l_start: 0,
-        l_len: 0,
+        l_len: length,
         l_pid: 0,
     }
 }
@@ -155,15 +186,33 @@ mod tests {
         let (a, b) = (a.expect("opens"), b.expect("opens"));
         assert!(a.try_lock().expect("answers"));
         assert!(!b.try_lock().expect("answers"));
-        assert!(b.is_locked_elsewhere().expect("answers"));
-        assert!(!a.is_locked_elsewhere().expect("answers"));
+        assert!(b.is_held_elsewhere().expect("answers"));
+        assert!(!a.is_held_elsewhere().expect("answers"));
         let duplicate = a.file().try_clone().expect("duplicates");
         drop(a);
         assert!(!b.try_lock().expect("answers"), "the duplicate keeps it");
         drop(duplicate);
         assert!(b.try_lock().expect("answers"));
         b.unlock().expect("unlocks");
-        assert!(!b.is_locked_elsewhere().expect("answers"));
+        assert!(!b.is_held_elsewhere().expect("answers"));
+    }
+
+    #[test]
+    fn sweeper_excludes_everybody_and_is_told_from_a_holder() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.lock");
+        let open = || LockFile::open(&path, 0o600).expect("opens");
+        let (a, b, c) = (open(), open(), open());
+        assert!(a.try_lock_to_sweep().expect("answers"));
+        assert!(!b.try_lock().expect("answers"));
+        assert!(!b.try_lock_to_sweep().expect("answers"));
+        assert_eq!(b.taken_elsewhere().expect("answers"), Some(Taker::Sweeper));
+        assert!(!b.is_held_elsewhere().expect("answers"));
+        drop(a);
+        assert_eq!(b.taken_elsewhere().expect("answers"), None);
+        assert!(b.try_lock().expect("answers"));
+        assert!(!c.try_lock_to_sweep().expect("answers"));
+        assert_eq!(c.taken_elsewhere().expect("answers"), Some(Taker::Holder));
     }
 
     #[test]

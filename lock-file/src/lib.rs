@@ -10,7 +10,7 @@
 //! | expiry | none while the process lives: a holder that hangs is never replaced, and a TTL has no effect |
 //! | crash | the lock is free when the last descriptor of its file is closed: at once after a kill |
 //! | order of waiters | none |
-//! | waiting | woken by the kernel (inotify) when a holder closes its file; looks again at most every 250 ms |
+//! | waiting | woken by the kernel (inotify, where it has an instance to spare) when a holder closes its file; looks again at most every 250 ms |
 //! | tokens | `max(last + 1, wall clock in µs, largest this client has seen + 1)` |
 //!
 //! # In the directory
@@ -22,7 +22,8 @@
 //! | `.swept` | when files that nobody used for the retention (10 minutes) were last removed |
 //!
 //! Every lock file holds the full name, which is compared, and the last token. A file that is removed or moved
-//! while it is held is no lock any more: its holder is told.
+//! while it is held is no lock any more: its holder is told, at once, or within 1 s when that was done to a
+//! directory further up or when the kernel sends no notifications.
 //!
 //! # Limits
 //! * Local file systems only. On NFS these locks are kept by the server's lock manager, which this crate

@@ -7,14 +7,16 @@ use std::os::unix::fs::FileExt;
 use serde::{Deserialize, Serialize};
 
 /// Every record begins with this.
-const MAGIC: &str = "{\"distlock\":1,";
+const MAGIC: &[u8] = b"{\"distlock\":1,";
+/// The version of this format.
+pub(crate) const VERSION: u32 = 1;
 /// No record is longer.
 const LONGEST: usize = 8 * 1024;
 
 /// The content of a lock's file: one line of JSON.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Record {
-    /// The version of this format; first, so that a record is known by its beginning.
+    /// [`VERSION`]; first, so that a record is known by its beginning.
     pub(crate) distlock: u32,
     pub(crate) name: String,
     /// The last token that was handed out.
@@ -43,6 +45,11 @@ pub(crate) enum Found {
 }
 
 pub(crate) fn read(file: &File) -> io::Result<Found> {
+    content(file).map(|bytes| parse(&bytes))
+}
+
+/// The content of a file, as far as it can have been written by [`write`].
+pub(crate) fn content(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; LONGEST];
     let mut filled = 0;
     loop {
@@ -56,7 +63,8 @@ pub(crate) fn read(file: &File) -> io::Result<Found> {
             Err(error) => return Err(error),
         }
     }
-    Ok(parse(&bytes[..filled]))
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Found {
@@ -66,17 +74,19 @@ fn parse(bytes: &[u8]) -> Found {
         .next()
         .unwrap_or_default();
     match serde_json::from_slice(line) {
+        Ok(Record { distlock, .. }) if distlock != VERSION => Found::Foreign,
         Ok(record) => Found::Record(record),
         // Blocks that were allocated but not written before the machine went down read as zeros.
         Err(_) if bytes.iter().all(|byte| *byte == 0) => Found::Nothing,
-        Err(_) if line.starts_with(MAGIC.as_bytes()) => Found::Nothing,
+        // A full disk may have cut it anywhere.
+        Err(_) if line.starts_with(MAGIC) || MAGIC.starts_with(bytes) => Found::Nothing,
         Err(_) => Found::Foreign,
     }
 }
 
 /// Replaces the content in one write within one page, so that a process that is killed leaves the old
 /// record or the new one.
-pub(crate) fn write(file: &File, record: &Record) -> io::Result<()> {
+pub(crate) fn write(file: &File, record: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(record)?;
     line.push(b'\n');
     file.write_all_at(&line, 0)?;
@@ -89,7 +99,7 @@ mod tests {
 
     fn record(label: &str) -> Record {
         Record {
-            distlock: 1,
+            distlock: VERSION,
             name: "a\"b".into(),
             token: 7,
             holder: Some(Holder {
@@ -112,11 +122,16 @@ mod tests {
     #[test]
     fn torn_record_is_nothing_and_foreign_text_is_not_taken_for_a_lock() {
         let whole = serde_json::to_string(&record("x")).expect("serialises");
-        assert!(whole.starts_with(MAGIC));
-        assert_eq!(parse(&whole.as_bytes()[..30]), Found::Nothing);
+        assert!(whole.as_bytes().starts_with(MAGIC));
+        for length in 0..whole.len() {
+            assert_eq!(parse(&whole.as_bytes()[..length]), Found::Nothing);
+        }
         assert_eq!(parse(b""), Found::Nothing);
         assert_eq!(parse(&[0; 64]), Found::Nothing);
         assert_eq!(parse(b"#!/bin/sh\n"), Found::Foreign);
+        assert_eq!(parse(b"\n#!/bin/sh\n"), Found::Foreign);
         assert_eq!(parse(b"{}"), Found::Foreign);
+        let later = whole.replacen('1', "2", 1);
+        assert_eq!(parse(later.as_bytes()), Found::Foreign, "another format");
     }
 }

@@ -1,6 +1,6 @@
 //! Removing the files of locks that nobody uses.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -18,15 +18,16 @@ const MARK: &str = ".swept";
 ///
 /// A file is removed under its own lock, and who locks a file looks whether it is still in its place: so
 /// nobody ends up with a lock on a file that is gone.
-pub(crate) fn sweep_if_due(dir: &Path, retention: Duration) -> io::Result<usize> {
+pub(crate) fn sweep_if_due(dir: &Path, mode: u32, retention: Duration) -> io::Result<usize> {
     let mark = dir.join(MARK);
-    match fs::metadata(&mark) {
+    match fs::symlink_metadata(&mark) {
         Ok(found) if unused_for(&found) < retention => return Ok(0),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Before the work, so that others do not begin it too.
-    File::create(&mark)?;
+    // Before the work, so that others do not begin it too. Like a lock's file: where others may write, it
+    // could be a link to something that is not to be touched.
+    LockFile::open(&mark, mode)?.touch()?;
     let mut removed = ticket::sweep(dir)?;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -49,7 +50,7 @@ fn sweep_one(path: &Path, retention: Duration) -> io::Result<bool> {
     let Some(file) = LockFile::open_existing(path, true)? else {
         return Ok(false);
     };
-    if !file.try_lock()? {
+    if !file.try_lock_to_sweep()? {
         return Ok(false);
     }
     let ours = !matches!(record::read(file.file())?, Found::Foreign);
@@ -88,12 +89,15 @@ mod tests {
         let holder = LockFile::open(&held, 0o600).expect("opens");
         assert!(holder.try_lock().expect("answers"));
         assert_eq!(
-            sweep_if_due(dir.path(), Duration::from_secs(60)).expect("sweeps"),
+            sweep_if_due(dir.path(), 0o600, Duration::from_secs(60)).expect("sweeps"),
             0
         );
         assert!(idle.exists(), "it is not old");
         // The mark is as new as the files: with no retention both are due.
-        assert_eq!(sweep_if_due(dir.path(), Duration::ZERO).expect("sweeps"), 1);
+        assert_eq!(
+            sweep_if_due(dir.path(), 0o600, Duration::ZERO).expect("sweeps"),
+            1
+        );
         assert!(!idle.exists() && held.exists() && foreign.exists() && other.exists());
     }
 
@@ -101,17 +105,28 @@ mod tests {
     fn swept_directory_is_left_alone_for_the_retention() {
         let dir = tempfile::tempdir().expect("a directory");
         let minute = Duration::from_secs(60);
-        sweep_if_due(dir.path(), minute).expect("sweeps");
+        sweep_if_due(dir.path(), 0o600, minute).expect("sweeps");
         let mark = dir.path().join(MARK);
         let before = fs::metadata(&mark)
             .expect("is there")
             .modified()
             .expect("a time");
-        sweep_if_due(dir.path(), minute).expect("sweeps");
+        sweep_if_due(dir.path(), 0o600, minute).expect("sweeps");
         let after = fs::metadata(&mark)
             .expect("is there")
             .modified()
             .expect("a time");
         assert_eq!(before, after);
+    }
+
+    #[test]
+    fn mark_that_is_a_link_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let precious = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(precious.path(), "precious").expect("writes");
+        std::os::unix::fs::symlink(precious.path(), dir.path().join(MARK)).expect("links");
+        sweep_if_due(dir.path(), 0o600, Duration::ZERO).expect_err("refused");
+        let left = fs::read_to_string(precious.path()).expect("reads");
+        assert_eq!(left, "precious");
     }
 }

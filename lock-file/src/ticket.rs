@@ -5,12 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lock_core::{Claim, LockName, WaiterState};
+use lock_core::{Claim, LockName, Nonce, WaiterState};
+use nix::libc::ELOOP;
 use serde::{Deserialize, Serialize};
 
 use crate::dir;
 use crate::file::LockFile;
-use crate::name::file_name;
+use crate::name::{file_name, is_lock};
+use crate::record;
 use crate::token::wall_micros;
 
 /// In a directory of their own, so that coming and going does not wake who watches the locks.
@@ -31,24 +33,19 @@ struct Waiter {
 
 impl Ticket {
     pub(crate) fn new(locks: &Path, claim: &Claim) -> io::Result<Self> {
-        let path = locks
-            .join(DIR)
-            .join(format!("{}{}", start(&claim.name), claim.nonce));
-        let ticket = match LockFile::open(&path, MODE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                dir::make_like(&locks.join(DIR), locks)?;
-                LockFile::open(&path, MODE)
-            }
-            opened => opened,
-        };
-        let ticket = Self(ticket?);
+        let dir = locks.join(DIR);
+        if !is_there(&dir)? {
+            dir::make_like(&dir, locks)?;
+        }
+        let path = dir.join(format!("{}{}", start(&claim.name), claim.nonce));
+        let ticket = Self(LockFile::open(&path, MODE)?);
         ticket.0.try_lock()?;
         let waiter = Waiter {
             nonce: claim.nonce.to_string(),
             identity: claim.identity.to_string(),
             since: wall_micros(),
         };
-        fs::write(&path, serde_json::to_vec(&waiter)?)?;
+        record::write(ticket.0.file(), &waiter)?;
         Ok(ticket)
     }
 }
@@ -79,10 +76,10 @@ pub(crate) fn waiters(locks: &Path, name: &LockName) -> io::Result<Vec<WaiterSta
 /// Removes what waiters that died have left.
 pub(crate) fn sweep(locks: &Path) -> io::Result<usize> {
     let mut removed = 0;
-    for path in all(locks)? {
+    for path in all(locks)?.iter().filter(|path| is_ticket(path)) {
         // One that is just being made is not locked yet; its waiter is then not seen, and waits all the same.
-        let dead = matches!(LockFile::open_existing(&path, true), Ok(Some(file)) if file.try_lock().unwrap_or(false));
-        if dead && fs::remove_file(&path).is_ok() {
+        let dead = matches!(LockFile::open_existing(path, true), Ok(Some(file)) if file.try_lock_to_sweep().unwrap_or(false));
+        if dead && fs::remove_file(path).is_ok() {
             removed += 1;
         }
     }
@@ -95,11 +92,29 @@ fn start(name: &LockName) -> String {
     format!("{}.", file_name(name))
 }
 
-fn all(locks: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::read_dir(locks.join(DIR)) {
-        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+/// Whether a file was made by [`Ticket::new`]: nothing else is ever removed.
+fn is_ticket(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let parts = name.and_then(|name| name.rsplit_once('.'));
+    parts.is_some_and(|(lock, nonce)| is_lock(lock) && nonce.parse::<Nonce>().is_ok())
+}
+
+/// Whether there is a directory of tickets. A link is refused: where others may write, it could lead to
+/// any directory.
+fn is_there(dir: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(io::Error::from_raw_os_error(ELOOP)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+fn all(locks: &Path) -> io::Result<Vec<PathBuf>> {
+    let dir = locks.join(DIR);
+    match is_there(&dir)? {
+        true => fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect(),
+        false => Ok(Vec::new()),
     }
 }
 
@@ -107,10 +122,10 @@ fn read(path: &Path) -> io::Result<Option<(u64, WaiterState)>> {
     let Some(file) = LockFile::open_existing(path, false)? else {
         return Ok(None);
     };
-    if !file.is_locked_elsewhere()? {
+    if !file.is_held_elsewhere()? {
         return Ok(None);
     }
-    let waiter: Waiter = serde_json::from_slice(&fs::read(path)?)?;
+    let waiter: Waiter = serde_json::from_slice(&record::content(file.file())?)?;
     let state = (|| {
         Some(WaiterState {
             nonce: waiter.nonce.parse().ok()?,
@@ -164,5 +179,34 @@ mod tests {
         assert!(waiters(dir.path(), &a.name).expect("reads").is_empty());
         assert_eq!(sweep(dir.path()).expect("sweeps"), 1);
         assert!(all(dir.path()).expect("reads").is_empty());
+    }
+
+    #[test]
+    fn nothing_but_tickets_is_swept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let a = claim("n");
+        drop(Ticket::new(dir.path(), &a).expect("a ticket"));
+        let waiting = dir.path().join(DIR);
+        let torn = waiting.join(format!("{}{}", start(&a.name), a.nonce));
+        let others = ["notes", "n.lock", "n.lock.old", "notes.txt"].map(|name| waiting.join(name));
+        for file in others.iter().chain([&torn]) {
+            fs::write(file, "").expect("writes");
+        }
+        assert_eq!(sweep(dir.path()).expect("sweeps"), 1);
+        assert!(!torn.exists() && others.iter().all(|file| file.exists()));
+    }
+
+    #[test]
+    fn link_to_another_directory_is_not_followed() {
+        let (dir, elsewhere) = (tempfile::tempdir(), tempfile::tempdir());
+        let (dir, elsewhere) = (dir.expect("a directory"), elsewhere.expect("a directory"));
+        let precious = elsewhere
+            .path()
+            .join("n.lock.00000000000000000000000000000001");
+        fs::write(&precious, "").expect("writes");
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(DIR)).expect("links");
+        sweep(dir.path()).expect_err("refused");
+        Ticket::new(dir.path(), &claim("n")).expect_err("refused");
+        assert!(precious.exists());
     }
 }

@@ -46,7 +46,10 @@ impl Wake {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         inotify.add_watch(
             dir,
-            AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_ONLYDIR,
+            AddWatchFlags::IN_DELETE
+                | AddWatchFlags::IN_MOVED_FROM
+                | AddWatchFlags::IN_MOVE_SELF
+                | AddWatchFlags::IN_ONLYDIR,
         )?;
         #[expect(
             deprecated,
@@ -80,7 +83,7 @@ impl Wake {
     }
 
     /// Reads what the kernel has to say, for ever; `taken_away` is told the names of files that are not
-    /// where they were, or `None` when some of that was lost.
+    /// where they were, or `None` when that may be any of them.
     pub(crate) async fn listen(&self, taken_away: impl Fn(Option<OsString>)) -> io::Error {
         loop {
             let mut ready = match self.inotify.readable().await {
@@ -106,6 +109,8 @@ impl Wake {
             for watched in self.watched().values() {
                 watched.signal.send_replace(());
             }
+            taken_away(None);
+        } else if event.mask.contains(AddWatchFlags::IN_MOVE_SELF) {
             taken_away(None);
         } else if let Some(name) = event.name {
             taken_away(Some(name));

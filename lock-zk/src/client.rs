@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lock_core::{
     BootInstant, Claim, Context, Error, ErrorKind, Event, FencingToken, Grant, Reach, Result,
@@ -32,7 +32,8 @@ pub(crate) struct Client {
     pub(crate) tidy: Tidy,
     pub(crate) session: watch::Sender<Arc<Session>>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
-    /// The servers' wall clock minus our clock, in milliseconds, for the ages that operators see.
+    /// The servers' wall clock minus our clock, in milliseconds, for the ages that operators see: this
+    /// machine's until a node that was made just now has told theirs.
     wall: AtomicI64,
     closing: AtomicBool,
 }
@@ -84,6 +85,7 @@ impl Client {
         session: Arc<Session>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
+        let wall = since_1970() - since_start(context.clock.now());
         Self {
             config,
             context,
@@ -91,7 +93,7 @@ impl Client {
             tidy: Tidy::default(),
             session: watch::Sender::new(session),
             events,
-            wall: AtomicI64::new(0),
+            wall: AtomicI64::new(wall),
             closing: AtomicBool::new(false),
         }
     }
@@ -421,16 +423,30 @@ impl Client {
 
     /// Notes what the servers' clock said just now.
     pub(crate) fn note_wall(&self, server_ms: i64) {
-        let here = i64::try_from(self.now().since_origin().as_millis()).unwrap_or(i64::MAX);
+        let here = since_start(self.now());
         self.wall.store(server_ms - here, Ordering::Relaxed);
     }
 
     /// How long ago this was on the servers' clock, as far as that is known here.
     pub(crate) fn age(&self, server_ms: i64) -> Duration {
-        let here = i64::try_from(self.now().since_origin().as_millis()).unwrap_or(i64::MAX);
-        let age = here + self.wall.load(Ordering::Relaxed) - server_ms;
+        let age = since_start(self.now()) + self.wall.load(Ordering::Relaxed) - server_ms;
         Duration::from_millis(u64::try_from(age).unwrap_or(0))
     }
+}
+
+/// Milliseconds on our clock.
+fn since_start(now: BootInstant) -> i64 {
+    i64::try_from(now.since_origin().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds on this machine's wall clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "shown to operators who only look, and so hear of no time of the servers'; nothing is decided by it"
+)]
+fn since_1970() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    i64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A claim that has asked for its node.

@@ -50,20 +50,22 @@ pub(crate) async fn open(
                 session.end();
                 Err(match failure {
                     Failure::Refused(error) => of_connecting(error),
-                    Failure::Unsent | Failure::Unknown(None) => silence(),
-                    Failure::Unknown(Some(source)) => silence().with_source(source),
+                    Failure::Unsent | Failure::Unknown(None) => silence(config),
+                    Failure::Unknown(Some(source)) => silence(config).with_source(source),
                 })
             }
         }
     };
     match context.clock.timeout_at(until, opening).await {
         Some(opened) => opened,
-        None => Err(silence()),
+        None => Err(silence(config)),
     }
 }
 
-fn silence() -> Error {
-    Error::new(ErrorKind::Unavailable, "connect").with_detail("no answer in time")
+fn silence(config: &ZkConfig) -> Error {
+    let servers = addresses(config).collect::<Vec<_>>().join(", ");
+    Error::new(ErrorKind::Unavailable, "connect")
+        .with_detail(format!("no answer in time from {servers}"))
 }
 
 fn connector(config: &ZkConfig) -> Result<zk::Connector> {
@@ -86,15 +88,18 @@ fn servers(config: &ZkConfig) -> String {
         Some(_) => "tcp+tls://",
         None => "tcp://",
     };
-    let servers: Vec<_> = config
+    let servers = addresses(config).map(|address| format!("{scheme}{address}"));
+    servers.collect::<Vec<_>>().join(",")
+}
+
+fn addresses(config: &ZkConfig) -> impl Iterator<Item = String> {
+    config
         .servers
         .iter()
         .map(|(host, port)| match host.contains(':') {
-            true => format!("{scheme}[{host}]:{port}"),
-            false => format!("{scheme}{host}:{port}"),
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
         })
-        .collect();
-    servers.join(",")
 }
 
 fn acls(config: &ZkConfig) -> zk::Acls<'static> {

@@ -31,6 +31,19 @@ async fn holder_is_told_when_its_file_is_removed_or_replaced() {
 }
 
 #[tokio::test]
+async fn holder_is_told_when_its_directory_is_moved() {
+    let fixture = Fixture::new();
+    for moved in ["up", "up/locks"] {
+        let locks = fixture.client_in("up/locks").await;
+        let guard = take(&locks, "n").await.expect("the lock is free");
+        fs::rename(fixture.path(moved), fixture.path("elsewhere")).expect("renames");
+        let reason = tokio::time::timeout(SOON, guard.lost()).await;
+        assert_eq!(reason.expect("told"), LossReason::NotHeld);
+        fs::remove_dir_all(fixture.path("elsewhere")).expect("removes");
+    }
+}
+
+#[tokio::test]
 async fn waiter_moves_on_to_the_new_file_when_the_old_one_is_removed() {
     let fixture = Fixture::new();
     let (a, b) = (fixture.client().await, fixture.client().await);

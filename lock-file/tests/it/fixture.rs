@@ -30,6 +30,12 @@ impl Fixture {
             .await
     }
 
+    /// In a directory further down.
+    pub(crate) async fn client_in(&self, dir: &str) -> Locks {
+        let config = FileConfig::new(self.path(dir));
+        self.client_with(config, ClientOptions::default()).await
+    }
+
     pub(crate) async fn client_with(&self, config: FileConfig, options: ClientOptions) -> Locks {
         Locks::open(config, options).await.expect("a directory")
     }

@@ -3,4 +3,5 @@
 mod descriptors;
 mod files;
 mod fixture;
+mod sweep;
 mod tokens;

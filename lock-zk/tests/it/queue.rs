@@ -5,7 +5,7 @@ use lock_core::{Backend, Replaced, Standing};
 use lock_zk::zookeeper_client::{Acls, CreateMode};
 
 use crate::fixture::{
-    ROOT, claim, client, eventually, granted, hold, lock_nodes, look, queue, raw, soon,
+    ROOT, claim, client, eventually, granted, hold, lock_nodes, look, ms, queue, raw, soon,
 };
 
 #[tokio::test]
@@ -47,6 +47,18 @@ async fn waiter_in_the_middle_that_leaves_wakes_nobody_too_early() {
     );
     let last = granted(waiting.remove(0)).await;
     assert!(last.token() > first.token());
+}
+
+#[tokio::test]
+async fn client_that_only_looks_knows_since_when_a_lock_is_held() {
+    let server = ZooKeeperServer::start();
+    let (holder, onlooker) = (client(&server).await, client(&server).await);
+    let _held = hold(&holder, &claim("n")).await;
+    eventually(|| async {
+        let state = look(&onlooker, "n").await;
+        (state.holders[0].age >= ms(50)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,12 +5,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
-use super::group;
+use super::group::Group;
 use crate::exit;
 
 /// The leader of the command's process group.
@@ -19,7 +18,7 @@ use crate::exit;
 /// be given its number, and a signal to the group meets nobody else.
 pub(crate) struct Child {
     process: process::Child,
-    leader: Pid,
+    group: Group,
     changes: SignalStream,
 }
 
@@ -42,14 +41,19 @@ impl Child {
         let leader = i32::try_from(process.id()).map_err(io::Error::other)?;
         Ok(Self {
             process,
-            leader: Pid::from_raw(leader),
+            group: Group::new(Pid::from_raw(leader)),
             changes,
         })
     }
 
-    /// The group, and its leader.
-    pub(crate) fn group(&self) -> Pid {
-        self.leader
+    /// The leader, and the number of the group.
+    pub(crate) fn leader(&self) -> Pid {
+        self.group.leader()
+    }
+
+    /// Everything that the command is.
+    pub(crate) fn group(&mut self) -> &mut Group {
+        &mut self.group
     }
 
     /// Waits until some child may have changed its state.
@@ -64,7 +68,7 @@ impl Child {
     /// What the leader does now. That it has stopped is said once.
     pub(crate) fn look(&self) -> io::Result<State> {
         let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        match waitid(Id::Pid(self.leader), ended) {
+        match waitid(Id::Pid(self.leader()), ended) {
             // A real-time signal has no name, and is said to be invalid.
             Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::EINVAL) => {
                 return Ok(State::Ended);
@@ -73,16 +77,11 @@ impl Child {
             Err(error) => return Err(error.into()),
         }
         let stopped = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
-        match waitid(Id::Pid(self.leader), stopped) {
+        match waitid(Id::Pid(self.leader()), stopped) {
             Ok(WaitStatus::Stopped(..)) => Ok(State::Stopped),
             Ok(_) | Err(Errno::ECHILD) => Ok(State::Running),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Sends `signal` to the whole group.
-    pub(crate) fn signal(&self, signal: Signal) {
-        group::signal(self.leader, signal);
     }
 
     /// Reaps what was left to this process by others, except `guardian`: as a container's first
@@ -91,7 +90,7 @@ impl Child {
         let any = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         while let Ok(status) = waitid(Id::All, any)
             && let Some(pid) = status.pid()
-            && pid != self.leader
+            && pid != self.leader()
             && Some(pid) != guardian
         {
             let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));

@@ -18,17 +18,18 @@ use std::time::Duration;
 use distlock::{BootInstant, Clock};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Pid, setsid};
+use nix::sys::signal::SigSet;
+use nix::unistd::setsid;
 
 use super::deadline::Deadlines;
-use super::group;
+use super::group::Group;
 use super::wire::{Order, Report};
 
 /// Timers of the kernel do not see a suspended machine: the clock is looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_millis(200);
-/// How soon it is looked whether a killed group is gone; doubled each time, up to [`LONGEST_SLEEP`].
+/// How soon it is looked whether a group that was told to end is gone; doubled each time.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
 
 /// The life of the guardian.
 pub(crate) fn main() -> ExitCode {
@@ -65,7 +66,7 @@ struct Guardian {
     socket: UnixStream,
     unread: Vec<u8>,
     clock: Clock,
-    group: Option<Pid>,
+    group: Option<Group>,
     deadlines: Deadlines,
     terminated: bool,
     killed: bool,
@@ -86,7 +87,10 @@ impl Guardian {
             if wakeful {
                 match self.listen() {
                     Heard::Orders => {}
-                    Heard::Done => return Ok(()),
+                    Heard::Done => {
+                        self.see_strays_out();
+                        return Ok(());
+                    }
                     Heard::End => {
                         self.end_group();
                         return Ok(());
@@ -138,7 +142,7 @@ impl Guardian {
             let order = String::from_utf8_lossy(&line[..end]).parse::<Order>();
             match order {
                 Ok(Order::Guard(group)) => {
-                    self.group = Some(group);
+                    self.group = Some(Group::new(group));
                     self.say(Report::Guarding);
                 }
                 Ok(Order::Until(deadlines)) => self.set(deadlines),
@@ -158,35 +162,46 @@ impl Guardian {
     }
 
     fn enforce(&mut self) {
-        let Some(group) = self.group else { return };
+        let Some(group) = &mut self.group else { return };
         let now = self.clock.now();
         let past = |at: Option<BootInstant>| at.is_some_and(|at| now >= at);
         let (terminate, kill) = (past(self.deadlines.term), past(self.deadlines.kill));
-        if !(kill || terminate && !self.terminated) || group::is_gone(group) {
+        if !(kill || terminate && !self.terminated) || group.is_gone() {
             return;
         }
         if kill {
             // Again each time: somebody may have joined the group meanwhile.
-            group::signal(group, Signal::SIGKILL);
+            group.kill();
             if !self.killed {
                 self.killed = true;
                 self.say(Report::Killed);
             }
         } else {
             self.terminated = true;
-            group::terminate(group);
+            group.terminate();
             self.say(Report::Terminated);
         }
     }
 
-    /// Kills the group and stays until nothing of it runs: the lock's file is closed by leaving.
-    fn end_group(&self) {
-        let Some(group) = self.group else { return };
+    /// What was told to end and is not of the group, nobody else knows of: it gets the rest of its time.
+    fn see_strays_out(&mut self) {
         let mut pause = FIRST_LOOK;
-        while !group::is_gone(group) {
-            group::signal(group, Signal::SIGKILL);
+        let told = self.terminated || self.killed;
+        while told && self.group.as_ref().is_some_and(|group| !group.is_gone()) {
+            self.enforce();
             thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_SLEEP);
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+    }
+
+    /// Kills the group and stays until nothing of it runs: the lock's file is closed by leaving.
+    fn end_group(&mut self) {
+        let Some(group) = &mut self.group else { return };
+        let mut pause = FIRST_LOOK;
+        while !group.is_gone() {
+            group.kill();
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_LOOK);
         }
     }
 

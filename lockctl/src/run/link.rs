@@ -53,7 +53,7 @@ impl Link {
         match link.expect(Report::Ready).await {
             Ok(()) => Ok(link),
             Err(error) => {
-                link.dismiss().await;
+                link.dismiss(Duration::ZERO).await;
                 Err(error)
             }
         }
@@ -95,8 +95,9 @@ impl Link {
         line.parse().ok()
     }
 
-    /// Sends the guardian home, the group being gone, and gives what it reported until then.
-    pub(crate) async fn dismiss(mut self) -> Vec<Report> {
+    /// Sends the guardian home, the group being gone, and gives what it reported until then. It may stay
+    /// for `grace` with what has left the group.
+    pub(crate) async fn dismiss(mut self, grace: Duration) -> Vec<Report> {
         let mut last = Vec::new();
         // A guardian that is gone has nothing to be told.
         let _ = self.tell(Order::Done);
@@ -106,7 +107,7 @@ impl Link {
                 last.push(report);
             }
         };
-        if clock.timeout(PATIENCE, hearing).await.is_none() {
+        if clock.timeout(PATIENCE + grace, hearing).await.is_none() {
             // It was stopped. There is nothing left for it to do.
             let _ = self.process.kill();
         }

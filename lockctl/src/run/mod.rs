@@ -13,7 +13,7 @@
 //! * [`deadline`]: until when the command may run. [`wire`]: how that is said.
 //! * [`guardian`] and [`gate`]: the two helpers, which are this binary again; [`link`]: lockctl's end
 //!   of the line to the guardian.
-//! * [`child`], [`group`], [`signals`], [`terminal`]: what a shell would do with a job.
+//! * [`child`], [`group`], [`process`], [`signals`], [`terminal`]: what a shell would do with a job.
 //! * [`acquire`] gets the lock, [`supervise`] stays until the command has ended.
 
 mod acquire;
@@ -23,6 +23,7 @@ mod gate;
 mod group;
 mod guardian;
 mod link;
+mod process;
 mod signals;
 mod supervise;
 mod terminal;
@@ -80,7 +81,7 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
         Some(ttl) => ttl,
         None => connect::default_ttl(url)?,
     };
-    if args.kill_after * 2 >= ttl {
+    if args.kill_after >= ttl / 2 {
         return Err(Failure::usage(format!(
             "--kill-after has to be less than half of --ttl: {} is not less than half of {}",
             humantime::format_duration(args.kill_after),

@@ -11,7 +11,6 @@ use tokio::signal::unix::Signal as SignalStream;
 use super::child::{Child, State};
 use super::deadline::Deadlines;
 use super::gate::{self, Gate};
-use super::group;
 use super::link::Link;
 use super::signals::{self, Signals};
 use super::terminal::Terminal;
@@ -84,22 +83,22 @@ impl<'a> Supervisor<'a> {
         let token = job.guard.token().get();
         let environment = gate::environment(&job.args.name, token, job.url);
         let (gate, process) = Gate::start(&job.args.command, &environment).map_err(no_command)?;
-        let child = Child::new(process, changes).map_err(no_command)?;
-        let guarding = link.guard(child.group(), job.deadlines()).await;
+        let mut child = Child::new(process, changes).map_err(no_command)?;
+        let guarding = link.guard(child.leader(), job.deadlines()).await;
         // So much time may have passed that the lock is lost.
         let ready = guarding
             .map_err(no_guardian)
             .and_then(|()| Ok(job.guard.check()?));
         if let Err(failure) = ready {
             // It waits at the gate and would go by itself, unless somebody has stopped it.
-            child.signal(Signal::SIGKILL);
+            child.group().kill();
             let _ = child.reap();
-            link.dismiss().await;
+            link.dismiss(Duration::ZERO).await;
             return Err(failure);
         }
         let terminal = Terminal::on_stdin();
         if let Some(terminal) = &terminal {
-            terminal.lend(child.group());
+            terminal.lend(child.leader());
         }
         let supervisor = Self {
             job,
@@ -120,7 +119,7 @@ impl<'a> Supervisor<'a> {
     pub(crate) async fn watch(mut self) -> Result<Outcome, Failure> {
         if let Err(error) = self.until_ended().await {
             // Not to know what the command does is no reason to let it run on.
-            self.child.signal(Signal::SIGKILL);
+            self.child.group().kill();
             exit::say(&format!("cannot wait for the command: {error}"));
         }
         self.finish().await
@@ -156,7 +155,7 @@ impl<'a> Supervisor<'a> {
                 Event::Reported(Some(report)) => self.heard(report),
                 Event::Reported(None) => self.guardian_died(),
                 Event::KillDue => {
-                    self.child.signal(Signal::SIGKILL);
+                    self.child.group().kill();
                     self.kill_at = Some(clock.now() + KILL_AGAIN);
                 }
                 Event::FeedDue => self.feed(),
@@ -211,7 +210,7 @@ impl<'a> Supervisor<'a> {
 
     fn guardian_died(&mut self) {
         self.has_guardian = false;
-        self.child.signal(Signal::SIGKILL);
+        self.child.group().kill();
         self.stop(
             Stopped::Unguarded,
             "is held, but nobody guards the command any more; it is killed",
@@ -229,15 +228,15 @@ impl<'a> Supervisor<'a> {
     fn pass_on(&mut self, signal: Signal) {
         match signal {
             Signal::SIGTSTP => {
-                self.child.signal(signal);
+                self.child.group().signal(signal);
                 self.suspend();
             }
             Signal::SIGCONT => self.resume(),
             _ => {
-                self.child.signal(signal);
+                self.child.group().signal(signal);
                 if signals::asks_to_end(signal) {
                     // What is stopped cannot end.
-                    self.child.signal(Signal::SIGCONT);
+                    self.child.group().signal(Signal::SIGCONT);
                 }
             }
         }
@@ -246,7 +245,7 @@ impl<'a> Supervisor<'a> {
     /// Stops with the command, so that the shell has its terminal back. Comes back when continued.
     fn suspend(&mut self) {
         if let Some(terminal) = &self.terminal {
-            terminal.take_back(self.child.group());
+            terminal.take_back(self.child.leader());
         }
         let left = self.job.guard.remaining();
         if self.link.told().kill.is_some() && !left.is_zero() {
@@ -261,9 +260,9 @@ impl<'a> Supervisor<'a> {
 
     fn resume(&mut self) {
         if let Some(terminal) = &self.terminal {
-            terminal.lend(self.child.group());
+            terminal.lend(self.child.leader());
         }
-        self.child.signal(Signal::SIGCONT);
+        self.child.group().signal(Signal::SIGCONT);
     }
 
     /// The command has ended: sees to what it left behind.
@@ -271,7 +270,7 @@ impl<'a> Supervisor<'a> {
         // Only what was true at this moment can be said about all of the command's run.
         let was_lost = self.job.guard.check().is_err();
         if let Some(terminal) = &self.terminal {
-            terminal.take_back(self.child.group());
+            terminal.take_back(self.child.leader());
         }
         let gone = self.clear_group().await;
         if was_lost && self.job.args.on_lost != OnLost::Ignore {
@@ -292,7 +291,9 @@ impl<'a> Supervisor<'a> {
             mut stopped,
             ..
         } = self;
-        let last = link.dismiss().await;
+        // What the guardian has told to end, and is not of the group, has its grace too.
+        let grace = stopped.map_or(Duration::ZERO, |_| job.args.kill_after);
+        let last = link.dismiss(grace).await;
         if stopped.is_none() && last.iter().any(|report| report.says_that_time_was_up()) {
             stopped = Some(Stopped::LockEnded);
             job.args
@@ -312,14 +313,14 @@ impl<'a> Supervisor<'a> {
     /// Ends what the command has left running in its group; `false` when that cannot be done.
     async fn clear_group(&mut self) -> bool {
         let group = self.child.group();
-        if group::is_gone(group) {
+        if group.is_gone() {
             return true;
         }
-        group::terminate(group);
+        group.terminate();
         if self.is_gone_within(self.job.args.kill_after).await {
             return true;
         }
-        self.child.signal(Signal::SIGKILL);
+        self.child.group().kill();
         self.is_gone_within(PATIENCE).await
     }
 
@@ -327,7 +328,7 @@ impl<'a> Supervisor<'a> {
         let clock = self.job.clock.clone();
         let until = clock.now() + length;
         let mut pause = FIRST_LOOK;
-        while !group::is_gone(self.child.group()) {
+        while !self.child.group().is_gone() {
             if clock.now() >= until {
                 return false;
             }

@@ -21,6 +21,11 @@ fn mistakes_are_one_line_and_the_right_code() {
         ),
         ("run --ttl 4s a -- true", 64, "less than half"),
         (
+            "run --kill-after 500000000000years a -- true",
+            64,
+            "less than half",
+        ),
+        (
             "--url memory://?ttl=3s run a -- true",
             64,
             "not less than half of 3s",
@@ -42,6 +47,7 @@ fn mistakes_are_one_line_and_the_right_code() {
         ("--url foo://x list", 64, "unknown scheme foo://"),
         ("--url redis://127.0.0.1:1/?nonsense=1 list", 64, "nonsense"),
         ("--url redis://127.0.0.1:1/ list", 69, "127.0.0.1:1"),
+        ("--url zk://127.0.0.1:1/ list", 69, "127.0.0.1:1"),
         (
             "--url redis://127.0.0.1:1/ run a -- true",
             69,

@@ -48,7 +48,7 @@ fn cases_with_processes_run_on_redis_and_leave_the_locks_there_alone() {
         let json: Value = serde_json::from_str(&done.stdout).expect("JSON");
         assert_eq!((done.code, &json["passed"]), (0, &1.into()), "{done:?}");
     }
-    let keys = place.server().keys().expect("it answers");
+    let keys = place.redis_server().keys().expect("it answers");
     let own = keys.iter().filter(|key| key.starts_with("distlock:"));
     // The namespace record of the client that asked what the backend declares.
     assert!(own.count() <= 1, "{keys:?}");

@@ -17,6 +17,17 @@ fn counter_is_exact_and_tokens_grow_on_redis() {
     check(&Place::redis());
 }
 
+#[cfg(feature = "etcd")]
+#[test]
+fn counter_is_exact_and_tokens_grow_on_etcd() {
+    Place::etcd().iter().for_each(check);
+}
+
+#[test]
+fn counter_is_exact_and_tokens_grow_on_zookeeper() {
+    Place::zookeeper("").iter().for_each(check);
+}
+
 #[test]
 fn counter_is_exact_and_tokens_grow_on_files() {
     check(&Place::file());

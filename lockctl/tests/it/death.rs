@@ -6,26 +6,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::fixture::{
-    Job, Place, children, eventually, is_alive, is_gone_within, running, signal_to, within,
+    FAMILY, Job, Place, SHORT, STUBBORN, children, eventually, is_alive, running, signal_to, timed,
+    within,
 };
-
-/// A child in the background, in the same group, and one that does not listen to SIGTERM.
-const FAMILY: &str = "trap '' TERM; sleep 300 & echo $! > inner; echo $$ > outer; wait";
-
-#[test]
-fn command_dies_with_lockctl_and_the_lock_is_free_after_its_ttl() {
-    let place = Place::redis();
-    let job = Job::start(&mut place.script("--ttl 2s --kill-after 500ms a", FAMILY));
-    let (inner, outer) = (place.pid("inner"), place.pid("outer"));
-    let guardian = job.guardian();
-    job.signal(Signal::SIGKILL);
-    is_gone_within(Duration::from_secs(1), outer);
-    is_gone_within(Duration::from_secs(1), inner);
-    is_gone_within(Duration::from_secs(1), guardian);
-    within(Duration::from_secs(3), "the lock is free", || {
-        (place.status("a")["holders"] == json!([])).then_some(())
-    });
-}
 
 #[test]
 fn command_dies_with_its_guardian() {
@@ -67,6 +50,18 @@ fn stopped_guardian_keeps_nobody_from_the_end() {
     signal_to(job.guardian(), Signal::SIGSTOP);
     std::fs::write(place.path("go"), "").expect("written");
     assert_eq!(job.finish().code, 7);
+}
+
+#[test]
+fn stopped_guardian_does_not_keep_a_command_alive_past_the_lock() {
+    let place = Place::redis();
+    let job = Job::start(&mut place.script(&format!("{SHORT} a"), STUBBORN));
+    let pid = place.pid("pid");
+    signal_to(job.guardian(), Signal::SIGSTOP);
+    place.kill_server();
+    let ((), took) = timed(|| eventually("it is dead", || (!is_alive(pid)).then_some(())));
+    assert!(took < Duration::from_secs(2), "the TTL was over: {took:?}");
+    assert_eq!(job.finish().code, 79);
 }
 
 /// Whoever is killed at whatever moment of its start: no command stays behind.

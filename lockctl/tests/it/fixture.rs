@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use distlock::Clock;
-use lock_conformance::servers::RedisServer;
+#[cfg(feature = "etcd")]
+use lock_conformance::servers::EtcdServer;
+use lock_conformance::servers::{RedisServer, ZooKeeperServer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -19,21 +21,60 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// Options for tests that wait for the end of a lock.
+pub(crate) const SHORT: &str = "--ttl 2s --kill-after 500ms";
+
+/// Says who it is, ends itself on SIGTERM and leaves a note.
+pub(crate) const OBEDIENT: &str = "exec 2> /dev/null; trap 'echo yes > asked; exit 0' TERM; echo $LOCK_TOKEN > token; \
+                        echo $$ > pid; while :; do sleep 0.02; done";
+/// The same, and has to be killed.
+pub(crate) const STUBBORN: &str = "exec 2> /dev/null; trap 'echo yes > asked' TERM; echo $LOCK_TOKEN > token; echo $$ > pid; \
+                        while :; do sleep 0.02; done";
+/// A child in the background, in the same group, and one that does not listen to SIGTERM.
+pub(crate) const FAMILY: &str = "trap '' TERM; sleep 300 & echo $! > inner; echo $$ > outer; wait";
+
 /// A backend under a URL, and a directory.
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) dir: TempDir,
-    server: Option<RedisServer>,
+    server: Server,
+}
+
+/// What runs under a URL, for as long as the place is there.
+enum Server {
+    None,
+    Redis(RedisServer),
+    #[cfg(feature = "etcd")]
+    Etcd(EtcdServer),
+    ZooKeeper(ZooKeeperServer),
 }
 
 impl Place {
     /// A Redis of its own.
     pub(crate) fn redis() -> Self {
         let server = RedisServer::start();
+        Self::of(server.url(), Server::Redis(server))
+    }
+
+    /// An etcd of its own; `None` where etcd is missing and may be.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn etcd() -> Option<Self> {
+        let server = EtcdServer::start_or_skip()?;
+        Some(Self::of(server.url(), Server::Etcd(server)))
+    }
+
+    /// A ZooKeeper of its own, with these options; `None` where ZooKeeper is missing and may be.
+    pub(crate) fn zookeeper(options: &str) -> Option<Self> {
+        let server = ZooKeeperServer::start_or_skip()?;
+        let url = format!("{}{options}", server.url());
+        Some(Self::of(url, Server::ZooKeeper(server)))
+    }
+
+    fn of(url: String, server: Server) -> Self {
         Self {
-            url: server.url(),
+            url,
             dir: TempDir::new().expect("a directory"),
-            server: Some(server),
+            server,
         }
     }
 
@@ -43,12 +84,25 @@ impl Place {
         Self {
             url: format!("file://{}", dir.path().join("locks").display()),
             dir,
-            server: None,
+            server: Server::None,
         }
     }
 
-    pub(crate) fn server(&self) -> &RedisServer {
-        self.server.as_ref().expect("this place has a server")
+    pub(crate) fn redis_server(&self) -> &RedisServer {
+        match &self.server {
+            Server::Redis(server) => server,
+            _ => panic!("this place has no Redis"),
+        }
+    }
+
+    pub(crate) fn kill_server(&self) {
+        match &self.server {
+            Server::None => panic!("this place has no server"),
+            Server::Redis(server) => server.kill(),
+            #[cfg(feature = "etcd")]
+            Server::Etcd(server) => server.kill(),
+            Server::ZooKeeper(server) => server.kill(),
+        }
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {

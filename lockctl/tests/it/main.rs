@@ -9,6 +9,8 @@ mod file;
 mod fixture;
 mod loss;
 mod run;
+mod stories;
+mod strays;
 mod terminal;
 mod wait;
 mod watch;

@@ -3,11 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Job, Place, eventually, finish, is_alive, is_written};
+use crate::fixture::{Job, Place, finish, is_alive};
 
 #[test]
 fn command_has_the_terminals_files_and_the_lock_in_its_environment() {
@@ -56,10 +55,11 @@ fn exit_code_is_the_commands_own_or_a_shells() {
 
 #[test]
 fn command_inherits_no_descriptor_of_lockctl() {
-    let place = Place::redis();
-    let bare = finish(std::process::Command::new("ls").arg("/proc/self/fd"));
-    let held = finish(&mut place.lockctl("run a -- ls /proc/self/fd"));
-    assert_eq!(held.stdout, bare.stdout);
+    for place in [Place::redis(), Place::file()] {
+        let bare = finish(std::process::Command::new("ls").arg("/proc/self/fd"));
+        let held = finish(&mut place.lockctl("run a -- ls /proc/self/fd"));
+        assert_eq!(held.stdout, bare.stdout);
+    }
 }
 
 #[test]
@@ -173,22 +173,4 @@ fn slow_end_of_what_is_left_does_not_look_like_a_loss() {
     let script = "(trap '' TERM; exec sleep 300) & sleep 0.1; exit 7";
     let done = finish(&mut place.script("--ttl 2s --kill-after 990ms a", script));
     assert_eq!((done.code, done.stderr.as_str()), (7, ""));
-}
-
-#[test]
-fn lock_is_kept_alive_for_as_long_as_the_command_runs() {
-    let place = Place::redis();
-    let script = "echo $LOCK_TOKEN > token; while ! [ -e go ]; do sleep 0.02; done";
-    let job = Job::start(&mut place.script("--ttl 1s --kill-after 300ms a", script));
-    let token = place.number("token");
-    let clock = distlock::Clock::system();
-    let three_ttls = clock.now() + Duration::from_secs(3);
-    eventually("three TTLs have passed", || {
-        assert_eq!(place.status("a")["holders"][0]["token"], token);
-        (clock.now() >= three_ttls).then_some(())
-    });
-    fs::write(place.path("go"), "").expect("written");
-    let done = job.finish();
-    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
-    assert!(is_written(&place.path("token")));
 }

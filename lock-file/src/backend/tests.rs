@@ -1,0 +1,55 @@
+//! A client that the kernel does not notify: who has no inotify instance left.
+
+use lock_core::{Identity, Nonce};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::*;
+
+/// Long enough for anything that is not broken.
+const SOON: Duration = Duration::from_secs(10);
+
+fn claim() -> Claim {
+    let name = LockName::new("n").expect("a good name");
+    Claim::new(name, Identity::of_this_process("x"), SOON)
+}
+
+fn deaf_client(dir: &TempDir) -> FileBackend {
+    let context = Context::new(Identity::of_this_process("x"));
+    FileBackend::with(&FileConfig::new(dir.path()), context, None)
+}
+
+async fn told(backend: &FileBackend) -> Nonce {
+    match timeout(SOON, backend.events().next()).await {
+        Ok(Some(Event::Gone { nonce })) => nonce,
+        other => panic!("another event: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn holder_is_told_by_the_clock_that_its_file_was_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = deaf_client(&dir);
+    let claim = claim();
+    let grant = backend.try_acquire(&claim).await.expect("an answer");
+    assert!(grant.is_some());
+    std::fs::remove_file(dir.path().join("n.lock")).expect("removes");
+    assert_eq!(told(&backend).await, claim.nonce);
+}
+
+#[tokio::test]
+async fn waiter_sees_by_the_clock_that_the_lock_was_given_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (a, b) = (deaf_client(&dir), deaf_client(&dir));
+    let (first, second) = (claim(), claim());
+    let held = a.try_acquire(&first).await.expect("an answer");
+    let held = held.expect("the lock is free");
+    let waiting = tokio::spawn(async move { b.acquire(&second).await });
+    while waiters(dir.path(), &first.name).expect("reads").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(a.release(&first).await.expect("an answer"));
+    let granted = timeout(SOON, waiting).await.expect("in time");
+    let granted = granted.expect("no panic").expect("granted");
+    assert!(granted.token() > held.token());
+}

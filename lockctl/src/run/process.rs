@@ -1,0 +1,83 @@
+//! The processes of the machine, as `/proc` shows them.
+
+use std::fs;
+use std::io;
+
+use nix::unistd::Pid;
+
+/// One process, at the moment it was looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    pub(crate) parent: Pid,
+    pub(crate) group: Pid,
+    /// A dead one that nobody has waited for is not.
+    pub(crate) alive: bool,
+    /// In the kernel's ticks since the machine's start: with the number, it names one process for ever.
+    pub(crate) started: u64,
+}
+
+/// Every process that is shown to this user.
+pub(crate) fn all() -> io::Result<Vec<Process>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(look).collect())
+}
+
+fn look(pid: i32) -> Option<Process> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    read(&String::from_utf8_lossy(&stat))
+}
+
+/// Reads `pid (name) state parent group …`; the 22nd field says when it was started.
+fn read(stat: &str) -> Option<Process> {
+    let (pid, _) = stat.split_once(' ')?;
+    // The name may itself contain blanks and brackets.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let number = |text: &str| text.parse().ok().map(Pid::from_raw);
+    Some(Process {
+        pid: number(pid)?,
+        alive: !matches!(*fields.first()?, "Z" | "X" | "x"),
+        parent: number(fields.get(1)?)?,
+        group: number(fields.get(2)?)?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+impl Process {
+    /// Whether this very process runs now.
+    pub(crate) fn runs(&self) -> bool {
+        look(self.pid.as_raw()).is_some_and(|now| now.alive && now.started == self.started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_behind_the_name() {
+        let rest = "1 42 42 0 -1 4194304 96 0 0 0 0 0 0 0 20 0 1 0 1234 2600960 200";
+        let seen = read(&format!("7 (a) b (c)) S {rest}")).expect("reads");
+        assert_eq!(
+            (seen.pid, seen.parent),
+            (Pid::from_raw(7), Pid::from_raw(1))
+        );
+        assert_eq!((seen.group, seen.started), (Pid::from_raw(42), 1234));
+        assert!(seen.alive);
+        assert!(!read(&format!("7 (sh) Z {rest}")).expect("reads").alive);
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn number_that_is_used_again_is_another_process() {
+        let this = look(std::process::id().try_into().expect("small")).expect("runs");
+        assert!(this.runs());
+        let earlier = Process {
+            started: this.started - 1,
+            ..this
+        };
+        assert!(!earlier.runs());
+    }
+}
