@@ -16,5 +16,11 @@ mod server;
 mod state;
 mod walk;
 
+// The very scripts that ship.
+#[path = "../../src/scripts.rs"]
+#[expect(dead_code, reason = "the tests use some of what the client does")]
+mod scripts;
+
+mod binding;
 mod switches;
 mod whole;

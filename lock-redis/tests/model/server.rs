@@ -131,6 +131,12 @@ impl Server {
             arrivals,
             effects: Vec::new(),
         };
+        // Such a script does not even look at the lock.
+        if let Script::Acquire { nonce, .. } = request.script
+            && run.is_buried(nonce)
+        {
+            return (Reply::Claim(Standing::Dead), run.effects);
+        }
         let ended = run.open();
         let reply = match request.script {
             Script::Acquire { nonce, why } => Reply::Claim(run.acquire(nonce, why)),
@@ -165,9 +171,6 @@ struct Run<'a> {
 // acquire.lua, place.lua, renew.lua, release.lua, pass.lua, replace.lua
 impl Run<'_> {
     fn acquire(&mut self, nonce: Nonce, why: Why) -> Standing {
-        if self.is_buried(nonce) {
-            return Standing::Dead;
-        }
         if self.holds(nonce) {
             return self.found();
         }
