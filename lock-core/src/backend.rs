@@ -35,7 +35,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Tries once to get the lock; `None` when somebody holds it or, where waiters are served in order,
     /// is queued for it.
     ///
-    /// Never queues. Before sending, reports [`Reach::Sent`](crate::Reach::Sent).
+    /// Never queues. Before sending, reports [`Reach::Sent`](crate::Reach::Sent). `None` is final: core
+    /// does not release that nonce, so no copy of the request may win later.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) only when the request certainly did not reach
