@@ -126,6 +126,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Something a backend learned without being asked.
+///
+/// An end is about the grant that the client knows of. A backend that grants a nonce once more, since
+/// nobody had looked at the grant before, does not tell the end of that one after the new one is known.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event {

@@ -65,6 +65,8 @@ impl Book {
     /// Remembers for a while that `nonce`, which is not here, has ended: its grant may be on its way.
     pub(crate) fn ended_early(&self, nonce: Nonce, reason: LossReason) {
         let mut pages = self.pages();
+        // A push may come twice; taken back it is once.
+        pages.take_early(&nonce);
         if pages.early.len() == MOST_EARLY {
             pages.early.pop_front();
         }

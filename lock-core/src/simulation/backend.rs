@@ -132,13 +132,15 @@ impl Answer {
     }
 
     /// The grant of `claim`; `None` when it was not granted.
-    fn grant(&self, claim: &Claim, standing: Standing) -> Result<Option<Grant>> {
+    fn grant(&self, way: &SimConnect, claim: &Claim, standing: Standing) -> Result<Option<Grant>> {
         match standing {
             Standing::Granted {
                 token,
                 remaining,
                 provisional,
             } => {
+                let mut state = way.world.state();
+                state.link(way.process).heard_of(claim.nonce, token);
                 let token = FencingToken::new(token)?;
                 let grant = Grant::new(claim, token, self.validity(remaining));
                 Ok(Some(if provisional {
@@ -152,8 +154,13 @@ impl Answer {
         }
     }
 
-    fn standing(&self, claim: &Claim, standing: Standing) -> Result<grant::Standing> {
-        let grant = self.grant(claim, standing)?;
+    fn standing(
+        &self,
+        way: &SimConnect,
+        claim: &Claim,
+        standing: Standing,
+    ) -> Result<grant::Standing> {
+        let grant = self.grant(way, claim, standing)?;
         Ok(grant.map_or(grant::Standing::Queued, grant::Standing::Granted))
     }
 }
@@ -193,7 +200,7 @@ impl Backend for SimBackend {
         let request = Request::Try(self.entry(claim));
         let answer = self.ask_for(Some(claim), "try_acquire", request).await?;
         match answer.reply {
-            Reply::Standing(standing) => answer.grant(claim, standing),
+            Reply::Standing(standing) => answer.grant(&self.way, claim, standing),
             _ => Err(surprise("try_acquire")),
         }
     }
@@ -225,7 +232,7 @@ impl Backend for SimBackend {
                         return Err(surprise("acquire"));
                     };
                     return answer
-                        .grant(claim, standing)?
+                        .grant(&self.way, claim, standing)?
                         .ok_or_else(|| surprise("acquire"));
                 }
                 Some(Err(error)) if !queued => return Err(error),
@@ -283,7 +290,7 @@ impl Backend for SimBackend {
                 next: standing,
             } => Ok(Passed {
                 released,
-                next: answer.standing(next, standing)?,
+                next: answer.standing(&self.way, next, standing)?,
             }),
             _ => Err(surprise("pass")),
         }
@@ -297,7 +304,9 @@ impl Backend for SimBackend {
         let answer = self.ask("replace", request).await?;
         match answer.reply {
             Reply::Replaced(None) => Ok(Replaced::Gone),
-            Reply::Replaced(Some(standing)) => Ok(Replaced::Now(answer.standing(next, standing)?)),
+            Reply::Replaced(Some(standing)) => {
+                Ok(Replaced::Now(answer.standing(&self.way, next, standing)?))
+            }
             _ => Err(surprise("replace")),
         }
     }

@@ -140,6 +140,8 @@ pub(super) struct Link {
     asked: BTreeMap<u64, oneshot::Sender<Result<Reply, Broken>>>,
     watched: BTreeMap<Nonce, Arc<Notify>>,
     events: Option<mpsc::UnboundedSender<Event>>,
+    /// The tokens it has heard of.
+    granted: BTreeMap<Nonce, u64>,
     /// Which nonces it has asked to be released, without an answer, and since when.
     releasing: BTreeMap<Nonce, Duration>,
 }
@@ -164,6 +166,11 @@ impl Link {
         self.next_request += 1;
         self.asked.insert(self.next_request, answer);
         Ok((self.next_request, receiver))
+    }
+
+    /// Takes note of a grant that was answered.
+    pub(super) fn heard_of(&mut self, nonce: Nonce, token: u64) {
+        self.granted.insert(nonce, token);
     }
 
     /// Takes note of a release that is asked for now.
@@ -201,7 +208,15 @@ impl Link {
             if let Some(watched) = self.watched.get(&nonce) {
                 watched.notify_one();
             }
-        } else if let Some(event) = push.into() {
+            return;
+        }
+        if let Push::Gone(nonce, token) | Push::Broken(nonce, token) = &push {
+            // About a grant before the one that is known, which nobody had heard of.
+            if self.granted.get(nonce).is_some_and(|known| known != token) {
+                return;
+            }
+        }
+        if let Some(event) = push.into() {
             self.tell(event);
         }
     }

@@ -61,7 +61,6 @@ struct ProcessView {
 struct Granted {
     to: Entry,
     ended: Option<(Duration, Ended)>,
-    losses: u32,
     handed_out: bool,
 }
 
@@ -174,7 +173,7 @@ impl Witness {
 
     // What the server does.
 
-    pub(super) fn saw(&mut self, deed: Deed) {
+    pub(super) fn saw(&mut self, now: Duration, deed: Deed) {
         match deed {
             Deed::Queued(entry) => self.queue(entry.name).push(entry.nonce),
             Deed::Unqueued(entry) => self.queue(entry.name).retain(|nonce| *nonce != entry.nonce),
@@ -185,7 +184,7 @@ impl Witness {
                     }
                 }
             }
-            Deed::Granted { to, token, .. } => self.saw_grant(to, token),
+            Deed::Granted { to, token, .. } => self.saw_grant(now, to, token),
             Deed::Ended { token, why, at, .. } => self.saw_end(at, token, why),
         }
     }
@@ -194,7 +193,7 @@ impl Witness {
         self.queues.entry(name).or_default()
     }
 
-    fn saw_grant(&mut self, to: Entry, token: u64) {
+    fn saw_grant(&mut self, now: Duration, to: Entry, token: u64) {
         let queue = self.queue(to.name);
         match queue.iter().position(|nonce| *nonce == to.nonce) {
             Some(0) => drop(queue.remove(0)),
@@ -219,7 +218,7 @@ impl Witness {
             belief.name == to.name
                 && !belief.forgotten
                 && self.processes[belief.process].suspended == 0
-                && !self.is_excepted(belief.token)
+                && !self.is_excepted(now, belief.token)
         });
         if let Some(Belief {
             process,
@@ -234,7 +233,6 @@ impl Witness {
         let granted = Granted {
             to,
             ended: None,
-            losses: self.losses,
             handed_out: false,
         };
         self.grants.insert(token, granted);
@@ -254,11 +252,23 @@ impl Witness {
         }
     }
 
-    /// Whether the contract says nothing about this hold any more: it was broken, or forgotten.
-    fn is_excepted(&self, token: u64) -> bool {
-        self.grants.get(&token).is_none_or(|grant| {
-            grant.losses < self.losses || matches!(grant.ended, Some((_, Ended::Broken)))
-        })
+    /// Whether this hold was broken or forgotten, and when.
+    fn excepted_since(&self, token: u64) -> Option<Duration> {
+        match self.grants.get(&token)?.ended? {
+            (at, Ended::Broken | Ended::Forgotten) => Some(at),
+            (_, Ended::Released | Ended::Expired) => None,
+        }
+    }
+
+    /// Whether its holder may still believe in this hold though the server has ended it: not for
+    /// longer than the lease that it knows of.
+    fn is_excepted(&self, now: Duration, token: u64) -> bool {
+        let ttl = self
+            .grants
+            .get(&token)
+            .map_or(Duration::ZERO, |grant| grant.to.ttl);
+        self.excepted_since(token)
+            .is_some_and(|since| now < since + ttl)
     }
 
     // What users do.
@@ -376,7 +386,7 @@ impl Witness {
         else {
             return self.accuse("R4", || "a lock that was lost is valid again".to_owned());
         };
-        if self.is_excepted(token) {
+        if self.is_excepted(now, token) {
             return;
         }
         let newer = self
@@ -406,18 +416,22 @@ impl Witness {
             ttl, op_timeout, ..
         } = view.plan;
         let calm = view.disturbed_until + ttl + op_timeout * 2 < now || self.calm;
+        let ended = self
+            .grants
+            .get(&token)
+            .is_some_and(|grant| grant.ended.is_some());
         let justified = match reason {
             LossReason::Expired => {
                 !(calm && self.grants.get(&token).is_some_and(|grant| grant.to.kept))
             }
-            LossReason::NotHeld => !calm,
-            LossReason::Broken => true,
+            // Both are said of the server: no answer is no loss.
+            LossReason::NotHeld | LossReason::Broken => ended,
             LossReason::MaxHold => view.plan.max_hold.is_some(),
             LossReason::Closed => view.closing,
             LossReason::SessionEnded => self.losses > 0,
             LossReason::Released | LossReason::Forked => false,
         };
-        if !justified && !self.is_excepted(token) {
+        if !justified && self.excepted_since(token).is_none() {
             self.accuse("R6", || {
                 format!("process {process} lost {token} without a cause: {reason}")
             });
@@ -439,7 +453,7 @@ impl Witness {
     /// A release said that the lock had been held until then.
     pub(super) fn released(&mut self, token: u64) {
         let ended = self.grants.get(&token).and_then(|grant| grant.ended);
-        if !matches!(ended, Some((_, Ended::Released))) && !self.is_excepted(token) {
+        if !matches!(ended, Some((_, Ended::Released))) && self.excepted_since(token).is_none() {
             self.accuse("R5", || {
                 format!("the release of {token} was clean, and the server saw {ended:?}")
             });
@@ -505,7 +519,7 @@ impl Witness {
             let ended = self.grants.get(&token).and_then(|grant| grant.ended);
             // A renewal that is under way for long extends the lease when it arrives.
             let in_time = ended.is_some_and(|(at, _)| at <= by + LATEST);
-            if !in_time && !self.is_excepted(token) {
+            if !in_time && self.excepted_since(token).is_none() {
                 self.accuse("R9", || {
                     format!("{token} was to be free by {by:?}, and ended {ended:?}")
                 });

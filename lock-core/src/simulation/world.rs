@@ -68,8 +68,8 @@ enum Entry {
 pub(super) enum Push {
     /// This claim stands differently now.
     Look(Nonce),
-    Gone(Nonce),
-    Broken(Nonce),
+    Gone(Nonce, u64),
+    Broken(Nonce, u64),
     Forgotten(Vec<Nonce>),
 }
 
@@ -300,22 +300,24 @@ impl State {
             if self.history.kept {
                 self.note("server", format_args!("{deed:?}"));
             }
-            self.witness.saw(deed);
+            self.witness.saw(self.now, deed);
             match deed {
                 Deed::Granted {
                     to, pushed: true, ..
                 } => self.push(to.process, Push::Look(to.nonce)),
                 Deed::Ended {
                     of,
+                    token,
                     why: Ended::Expired,
                     ..
-                } => self.push(of.process, Push::Gone(of.nonce)),
+                } => self.push(of.process, Push::Gone(of.nonce, token)),
                 Deed::Ended {
                     of,
+                    token,
                     why: Ended::Broken,
                     ..
                 } => {
-                    self.push(of.process, Push::Broken(of.nonce));
+                    self.push(of.process, Push::Broken(of.nonce, token));
                 }
                 _ => {}
             }
@@ -364,7 +366,7 @@ impl State {
                 if let Deed::Ended { of, .. } = deed {
                     forgotten[of.process].push(of.nonce);
                 }
-                self.witness.saw(deed);
+                self.witness.saw(self.now, deed);
             }
             self.witness.data_lost();
         }
@@ -382,8 +384,8 @@ impl From<Push> for Option<Event> {
     fn from(push: Push) -> Self {
         Some(match push {
             Push::Look(_) => return None,
-            Push::Gone(nonce) => Event::Gone { nonce },
-            Push::Broken(nonce) => Event::Broken { nonce },
+            Push::Gone(nonce, _) => Event::Gone { nonce },
+            Push::Broken(nonce, _) => Event::Broken { nonce },
             Push::Forgotten(nonces) => Event::SessionEnded { nonces },
         })
     }
