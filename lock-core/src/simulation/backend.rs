@@ -10,8 +10,9 @@ use futures_util::StreamExt;
 use tokio::sync::{Notify, mpsc};
 
 use super::plan::NAMES;
+use super::protocol::{Entry, Reply, Request, Standing};
 use super::sabotage::{Sabotage, broken};
-use super::server::{Entry, Reply, Request, Standing, WAITER_LEASE};
+use super::server::LOOK_EVERY;
 use super::world::World;
 use crate::backend::{Backend, Connect, Context, Event};
 use crate::capability::{Capabilities, TtlRange, WaitOrder};
@@ -23,9 +24,6 @@ use crate::name::LockName;
 use crate::owner::Nonce;
 use crate::state::{Cursor, LockState, Page};
 use crate::token::FencingToken;
-
-/// A waiter looks how it stands this often, whatever it is told.
-const LOOK_EVERY: Duration = Duration::from_millis(WAITER_LEASE.as_millis() as u64 / 5);
 
 /// The way of one process to the server.
 #[derive(Clone)]
@@ -219,24 +217,24 @@ impl Backend for SimBackend {
             } else {
                 Some(asking.await)
             };
-            match answer {
-                Some(Ok(Answer {
-                    reply: Reply::Standing(standing),
-                    ..
-                })) if matches!(standing, Standing::Queued) => {
+            let answer = match answer {
+                Some(Ok(answer)) => answer,
+                Some(Err(error)) if !queued => return Err(error),
+                Some(Err(_)) | None => {
+                    claim.progress.report(Reach::Adrift);
+                    continue;
+                }
+            };
+            match answer.reply {
+                Reply::Standing(Standing::Queued) => {
                     queued = true;
                     claim.progress.report(Reach::Queued);
                 }
-                Some(Ok(answer)) => {
-                    let Reply::Standing(standing) = answer.reply else {
-                        return Err(surprise("acquire"));
-                    };
-                    return answer
-                        .grant(&self.way, claim, standing)?
-                        .ok_or_else(|| surprise("acquire"));
+                Reply::Standing(standing) => {
+                    let grant = answer.grant(&self.way, claim, standing)?;
+                    return grant.ok_or_else(|| surprise("acquire"));
                 }
-                Some(Err(error)) if !queued => return Err(error),
-                Some(Err(_)) | None => claim.progress.report(Reach::Adrift),
+                _ => return Err(surprise("acquire")),
             }
         }
     }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::plan::{LATEST, Weather};
-use super::server::Reply;
+use super::protocol::Reply;
 use super::world::Push;
 use crate::backend::Event;
 use crate::owner::Nonce;

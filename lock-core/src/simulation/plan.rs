@@ -26,7 +26,7 @@ pub(super) struct Plan {
 }
 
 /// What the network does to each message, in percent of them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Weather {
     pub(super) lost: u32,
     /// Delivered much later than the others.

@@ -3,60 +3,23 @@
 //!
 //! A process that is stopped is just not run; its clock goes on meanwhile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::backend::SimConnect;
 use super::plan::{ProcessPlan, UserPlan};
+use super::strand::Strand;
+use super::timeline::Timeline;
 use super::user::{Closing, User};
 use super::world::World;
 use crate::client::live;
-use crate::clock::{BootInstant, ManualClock};
+use crate::clock::ManualClock;
 use crate::locks::{Locks, Stats};
 use crate::options::ClientOptions;
 use crate::owner::OwnerId;
-
-/// How the clock of a process goes.
-#[derive(Clone, Copy)]
-pub(super) struct Timeline {
-    origin: Duration,
-    drift: i64,
-}
-
-impl Timeline {
-    fn of(plan: &ProcessPlan) -> Self {
-        Self {
-            origin: plan.origin,
-            drift: plan.drift,
-        }
-    }
-
-    /// What the clock shows at `world`.
-    pub(super) fn local(self, world: Duration) -> BootInstant {
-        let rate = rate(self.drift);
-        let passed = u64::try_from(world.as_nanos()).expect("a simulation is short") / 1_000;
-        BootInstant::from_origin(self.origin + Duration::from_nanos(passed * rate / 1_000))
-    }
-
-    /// The first time at which the clock shows `local`.
-    pub(super) fn world(self, local: BootInstant) -> Duration {
-        let passed = local.since_origin().saturating_sub(self.origin).as_nanos() * 1_000;
-        let micros = passed.div_ceil(rate(self.drift).into());
-        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX / 1_000_000))
-    }
-}
-
-/// Nanoseconds of a clock per thousand microseconds of the world, times a thousand.
-fn rate(drift: i64) -> u64 {
-    (1_000_000 + drift).cast_unsigned()
-}
 
 pub(super) struct Process {
     number: usize,
@@ -68,7 +31,8 @@ pub(super) struct Process {
     /// Threads of users, and the life of each.
     users: Vec<Strand>,
     lives: Vec<JoinHandle<()>>,
-    /// Whether it was killed.
+    /// Whether somebody shuts it down, and whether it was killed.
+    closing: bool,
     dead: bool,
     /// The life of the client.
     client: Option<JoinHandle<()>>,
@@ -92,6 +56,7 @@ impl Process {
             background: Strand::new(),
             users: Vec::new(),
             lives: Vec::new(),
+            closing: false,
             dead: false,
             client: None,
             locks: None,
@@ -109,7 +74,7 @@ impl Process {
             process: self.number,
         };
         let (opened, client) = oneshot::channel();
-        let (options, handle) = (self.options(), self.background.runtime().handle().clone());
+        let (options, handle) = (self.options(), self.background.handle().clone());
         let life = self
             .background
             .spawn(async move { live(&connect, options, handle, opened).await });
@@ -151,6 +116,11 @@ impl Process {
 
     /// Shuts the client down under its users, or after them: then that has to be clean.
     pub(super) fn shut_down(&mut self, world: &World, within: Duration, rests: bool) {
+        let Some(locks) = self.locks.clone().filter(|_| !self.closing) else {
+            return;
+        };
+        self.closing = true;
+        world.state().witness.closing(self.number);
         let closing = Closing {
             world: world.clone(),
             process: self.number,
@@ -158,7 +128,7 @@ impl Process {
             within,
             rests,
         };
-        self.start_thread(closing.close(self.locks().clone()));
+        self.start_thread(closing.close(locks));
     }
 
     fn start_thread(&mut self, life: impl Future<Output = ()> + Send + 'static) {
@@ -223,11 +193,6 @@ impl Process {
         self.plan.shuts_down
     }
 
-    /// Whether it still has the way to its client.
-    pub(super) fn is_in_use(&self) -> bool {
-        self.locks.is_some()
-    }
-
     /// Whether its client has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_none()
@@ -289,89 +254,10 @@ impl Process {
     }
 }
 
-/// Tasks that run when somebody runs them.
-pub(super) struct Strand {
-    runtime: Option<Runtime>,
-    idle: Arc<Idle>,
-}
-
-impl Strand {
-    fn new() -> Self {
-        let idle = Arc::new(Idle::default());
-        let parked = Arc::clone(&idle);
-        let runtime = Builder::new_current_thread()
-            .on_thread_park(move || parked.reached())
-            .build()
-            .expect("a runtime without I/O and timers takes nothing");
-        Self {
-            runtime: Some(runtime),
-            idle,
-        }
-    }
-
-    /// Runs every task until none can go on.
-    pub(super) fn run(&mut self) {
-        self.runtime().block_on(self.idle.wait());
-    }
-
-    fn is_runnable(&self) -> bool {
-        // All wake-ups come from outside of it, since it was idle when it was run last.
-        self.runtime
-            .as_ref()
-            .is_some_and(|runtime| runtime.metrics().global_queue_depth() > 0)
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        self.runtime().spawn(work)
-    }
-
-    fn end(&mut self) {
-        self.runtime = None;
-    }
-
-    fn runtime(&self) -> &Runtime {
-        self.runtime.as_ref().expect("it has not ended")
-    }
-}
-
 /// Drops tasks. Tokio does so in an order that depends on everything that ever ran in this program, so
 /// random numbers that are drawn meanwhile do not count.
 fn leaving_no_trace(dropping: impl FnOnce()) {
     let seed = fastrand::get_seed();
     dropping();
     fastrand::seed(seed);
-}
-
-/// Tells when a runtime has no task to run: it is about to park its thread.
-#[derive(Default)]
-struct Idle {
-    reached: AtomicBool,
-    waker: Mutex<Option<Waker>>,
-}
-
-impl Idle {
-    fn reached(&self) {
-        self.reached.store(true, Ordering::Release);
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    async fn wait(&self) {
-        self.reached.store(false, Ordering::Release);
-        std::future::poll_fn(|context| {
-            if self.reached.load(Ordering::Acquire) {
-                return Poll::Ready(());
-            }
-            *self.waker.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
 }

@@ -16,14 +16,13 @@ pub(super) fn shrink(plan: Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
 
 /// Every schedule that has one part less.
 fn candidates(plan: &Plan) -> impl Iterator<Item = Plan> + '_ {
-    let with = move |change: &dyn Fn(&mut Plan)| {
-        let mut changed = plan.clone();
-        change(&mut changed);
-        changed
-    };
-    let users = (0..plan.users.len()).map(move |user| with(&|plan| drop(plan.users.remove(user))));
-    let faults = (0..plan.faults.len()).map(move |fault| {
-        with(&|plan| {
+    let users = (0..plan.users.len()).map(|user| {
+        with(plan, |plan| {
+            plan.users.remove(user);
+        })
+    });
+    let faults = (0..plan.faults.len()).map(|fault| {
+        with(plan, |plan| {
             plan.faults.remove(fault);
         })
     });
@@ -33,36 +32,36 @@ fn candidates(plan: &Plan) -> impl Iterator<Item = Plan> + '_ {
     let visits = places
         .clone()
         .filter(|(user, _)| plan.users[*user].visits.len() > 1);
-    let visits =
-        visits.map(move |(user, visit)| with(&|plan| drop(plan.users[user].visits.remove(visit))));
-    let patient =
-        places.filter(|(user, visit)| plan.users[*user].visits[*visit].dropped_after.is_some());
-    let patient = patient.map(move |(user, visit)| {
-        with(&|plan| plan.users[user].visits[visit].dropped_after = None)
+    let visits = visits.map(|(user, visit)| {
+        with(plan, |plan| {
+            plan.users[user].visits.remove(visit);
+        })
     });
-    let Weather { lost, late, copied } = plan.weather;
-    let weather = [
-        Weather {
-            lost: 0,
-            ..plan.weather
-        },
-        Weather {
-            late: 0,
-            ..plan.weather
-        },
-        Weather {
-            copied: 0,
-            ..plan.weather
-        },
+    let dropped =
+        places.filter(|(user, visit)| plan.users[*user].visits[*visit].dropped_after.is_some());
+    let patient = dropped.map(|(user, visit)| {
+        with(plan, |plan| {
+            plan.users[user].visits[visit].dropped_after = None
+        })
+    });
+    let better = [
+        |weather: &mut Weather| weather.lost = 0,
+        |weather: &mut Weather| weather.late = 0,
+        |weather: &mut Weather| weather.copied = 0,
     ];
-    let bad = [lost, late, copied]
+    let weather = better
         .into_iter()
-        .zip(weather)
-        .filter(|(percent, _)| *percent > 0);
-    let weather = bad.map(move |(_, better)| with(&|plan| plan.weather = better));
+        .map(|better| with(plan, |plan| better(&mut plan.weather)));
+    let weather = weather.filter(|better| better.weather != plan.weather);
     users
         .chain(faults)
         .chain(visits)
         .chain(weather)
         .chain(patient)
+}
+
+fn with(plan: &Plan, change: impl FnOnce(&mut Plan)) -> Plan {
+    let mut changed = plan.clone();
+    change(&mut changed);
+    changed
 }

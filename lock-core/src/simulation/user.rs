@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use super::held::{Asking, Held};
 use super::plan::{Ask, End, Visit};
-use super::process::Timeline;
+use super::timeline::Timeline;
 use super::witness::Begun;
 use super::world::World;
 use crate::client::ShutdownReport;
 use crate::clock::Clock;
-use crate::error::{ErrorKind, Result};
-use crate::guard::Guard;
+use crate::error::Result;
 use crate::lease::LossReason;
 use crate::locks::Locks;
 use crate::message::Released;
@@ -169,148 +169,11 @@ impl User {
         state.witness.ended(op, self.process, begun, now, limit);
     }
 
-    fn note(&self, what: std::fmt::Arguments<'_>) {
+    pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {
         let (process, number) = (self.process, self.number);
         self.world
             .state()
             .note_of(process, format_args!("u{number} {what}"));
-    }
-}
-
-/// A question under way. It is not one any more when it is dropped.
-struct Asking<'a> {
-    user: &'a User,
-    question: u64,
-}
-
-impl<'a> Asking<'a> {
-    fn new(user: &'a User, visit: &Visit, ask: Ask) -> Self {
-        let in_line = !visit.owned && !matches!(ask, Ask::Try);
-        let mut state = user.world.state();
-        Self {
-            user,
-            question: state.witness.asked(user.process, visit.name, in_line),
-        }
-    }
-
-    fn answered(self, outcome: Result<Option<Guard>>, visit: &Visit) -> Option<Held<'a>> {
-        let user = self.user;
-        match outcome {
-            Ok(Some(guard)) => {
-                let token = guard.token().get();
-                user.note(format_args!("holds {} with {token}", visit.name));
-                let mut state = user.world.state();
-                let belief = state.witness.obtained(self.question, token);
-                drop(state);
-                Some(Held {
-                    user,
-                    belief,
-                    guard: Some(guard),
-                })
-            }
-            Ok(None) => {
-                user.note(format_args!("finds {} busy", visit.name));
-                None
-            }
-            Err(error) => {
-                user.note(format_args!("does not get {}: {error}", visit.name));
-                let mut state = user.world.state();
-                let expected = match error.kind() {
-                    ErrorKind::Closed => state.witness.is_closing(user.process),
-                    kind => matches!(kind, ErrorKind::Unavailable | ErrorKind::Indeterminate),
-                };
-                if !expected {
-                    state
-                        .witness
-                        .accuse("R9", || format!("an acquire failed: {error}"));
-                }
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        let mut state = self.user.world.state();
-        state.witness.went_without(self.question);
-    }
-}
-
-/// A guard, and the belief in it: for as long as it is not lost, or given up.
-struct Held<'a> {
-    user: &'a User,
-    belief: u64,
-    guard: Option<Guard>,
-}
-
-impl Held<'_> {
-    fn guard(&self) -> &Guard {
-        self.guard.as_ref().expect("only taken by value")
-    }
-
-    /// Does `work` unless the lock is lost before.
-    async fn watch<F: Future>(&self, work: F) -> Result<F::Output, LossReason> {
-        tokio::select! {
-            biased;
-            reason = self.guard().lost() => Err(self.lost(reason)),
-            output = work => Ok(output),
-        }
-    }
-
-    /// Looks, without asking anybody.
-    fn check(&self) -> Result<(), LossReason> {
-        if self.guard().check().is_err() {
-            let lost = self.guard().lost().now_or_never();
-            return Err(self.lost(lost.unwrap_or(LossReason::Released)));
-        }
-        let mut state = self.user.world.state();
-        let now = state.now();
-        state.witness.checked(now, self.belief);
-        Ok(())
-    }
-
-    fn lost(&self, reason: LossReason) -> LossReason {
-        self.user
-            .note(format_args!("lost {}: {reason}", self.guard().token()));
-        let mut state = self.user.world.state();
-        let now = state.now();
-        state.witness.lost(now, self.belief, reason);
-        reason
-    }
-
-    fn read(&self, name: &'static str) -> Option<u64> {
-        let token = self.guard().token();
-        self.user.world.state().witness.read(name, token)
-    }
-
-    fn write(&self, name: &'static str, read: u64) {
-        let token = self.guard().token();
-        self.user.world.state().witness.write(name, token, read);
-    }
-
-    fn into_guard(mut self) -> Guard {
-        self.user.world.state().witness.gives_up(self.belief);
-        self.guard.take().expect("only taken by value")
-    }
-
-    /// Keeps the guard where nobody looks at it.
-    fn forget(mut self) {
-        self.user
-            .note(format_args!("forgets {}", self.guard().token()));
-        let guard = self.guard.take();
-        let mut state = self.user.world.state();
-        state.witness.forgets(self.belief);
-        state.attic.extend(guard);
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            self.user.note(format_args!("drops {}", guard.token()));
-            self.user.world.state().witness.gives_up(self.belief);
-        }
     }
 }
 

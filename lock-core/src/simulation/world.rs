@@ -3,6 +3,8 @@
 //! Nothing here waits. What is to happen stands on the agenda; the driver moves the time from one
 //! entry to the next and runs the processes in between.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +13,11 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::sync::oneshot;
 
+use super::history::History;
 use super::network::{Broken, Fate, Link, Network};
 use super::plan::{FaultKind, Plan};
-use super::server::{Deed, Ended, Reply, Request, Server};
+use super::protocol::{Deed, Ended, Reply, Request};
+use super::server::Server;
 use super::witness::Witness;
 use crate::backend::Event;
 use crate::guard::Guard;
@@ -33,13 +37,6 @@ pub(super) struct State {
     /// Guards that were forgotten: they are dropped when the world ends.
     pub(super) attic: Vec<Guard>,
     pub(super) history: History,
-}
-
-/// What happened, in words; kept only where somebody is going to read it.
-#[derive(Default)]
-pub(super) struct History {
-    kept: bool,
-    pub(super) lines: Vec<String>,
 }
 
 enum Entry {
@@ -84,10 +81,7 @@ impl World {
             server: Server::new(plan.claim_window),
             witness: Witness::new(plan),
             attic: Vec::new(),
-            history: History {
-                kept: keeps_history,
-                lines: Vec::new(),
-            },
+            history: History::new(keeps_history),
         };
         for fault in &plan.faults {
             state.plan(fault.at, Entry::Begin(fault.kind, fault.lasts));
@@ -154,7 +148,7 @@ impl State {
         request: Request,
     ) -> Result<oneshot::Receiver<Result<Reply, Broken>>, Broken> {
         let (id, answer) = self.network.link(process).open(self.now)?;
-        if self.history.kept {
+        if self.history.is_kept() {
             self.note_of(process, format_args!("sends {id}: {request:?}"));
         }
         if let Some(delay) = self.network.copy() {
@@ -199,16 +193,11 @@ impl State {
     }
 
     pub(super) fn note(&mut self, who: &str, what: fmt::Arguments<'_>) {
-        if self.history.kept {
-            let at = self.now.as_secs_f64();
-            self.history
-                .lines
-                .push(format!("{at:>11.6} {who:<6} {what}"));
-        }
+        self.history.note(self.now, who, what);
     }
 
     pub(super) fn note_of(&mut self, process: usize, what: fmt::Arguments<'_>) {
-        if self.history.kept && !self.network.link(process).is_dead() {
+        if self.history.is_kept() && !self.network.link(process).is_dead() {
             self.note(&format!("p{process}"), what);
         }
     }
@@ -246,7 +235,7 @@ impl State {
             return;
         }
         let reply = self.server.handle(self.now, &request);
-        if self.history.kept {
+        if self.history.is_kept() {
             match id {
                 Some(id) => self.note(
                     "server",
@@ -273,7 +262,7 @@ impl State {
     }
 
     fn pushed(&mut self, process: usize, push: Push) {
-        if self.history.kept {
+        if self.history.is_kept() {
             self.note_of(process, format_args!("is told {push:?}"));
         }
         self.network.link(process).pushed(push);
@@ -297,7 +286,7 @@ impl State {
     /// Has everybody told what happened at the server.
     fn tell_deeds(&mut self) {
         for deed in self.server.take_deeds() {
-            if self.history.kept {
+            if self.history.is_kept() {
                 self.note("server", format_args!("{deed:?}"));
             }
             self.witness.saw(self.now, deed);
@@ -320,61 +309,6 @@ impl State {
                     self.push(of.process, Push::Broken(of.nonce, token));
                 }
                 _ => {}
-            }
-        }
-    }
-
-    fn begin(&mut self, kind: FaultKind, lasts: Duration) {
-        let ends = self.now + lasts;
-        match kind {
-            FaultKind::Partition { process, held } => {
-                self.network.partition(process, ends, held);
-                self.witness.disturbed(process, ends);
-            }
-            FaultKind::Reset { process } => self.reset(process, ends),
-            FaultKind::Stall => {
-                self.network.stall_server(ends);
-                self.witness.all_disturbed(ends);
-            }
-            FaultKind::Restart { loses } => self.restart(ends, loses),
-            FaultKind::Break { name } => {
-                if self.network.server_runs_from() <= self.now {
-                    self.server.break_holder(self.now, name);
-                    self.tell_deeds();
-                }
-            }
-            FaultKind::Pause { process } | FaultKind::Block { process } => {
-                self.witness.disturbed(process, ends);
-            }
-            FaultKind::Crash { .. } | FaultKind::Shutdown { .. } => {}
-        }
-    }
-
-    fn reset(&mut self, process: usize, until: Duration) {
-        self.network.link(process).reset(until);
-        self.witness.disturbed(process, until);
-        self.plan(until, Entry::Reconnect { process });
-    }
-
-    fn restart(&mut self, until: Duration, loses: bool) {
-        self.network.restart_server(until);
-        let processes = self.network.processes();
-        let mut forgotten = vec![Vec::new(); processes];
-        if loses {
-            self.server.lose_data(self.now);
-            for deed in self.server.take_deeds() {
-                if let Deed::Ended { of, .. } = deed {
-                    forgotten[of.process].push(of.nonce);
-                }
-                self.witness.saw(self.now, deed);
-            }
-            self.witness.data_lost();
-        }
-        for (process, nonces) in forgotten.into_iter().enumerate() {
-            self.reset(process, until);
-            if !nonces.is_empty() {
-                let push = Push::Forgotten(nonces);
-                self.plan(until, Entry::Push { process, push });
             }
         }
     }
