@@ -35,7 +35,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Tries once to get the lock; `None` when somebody holds it or, where waiters are served in order,
     /// is queued for it.
     ///
-    /// Never queues. Before sending, reports [`Reach::Sent`](crate::Reach::Sent).
+    /// Never queues. Before sending, reports [`Reach::Sent`](crate::Reach::Sent). `None` is final: core
+    /// does not release that nonce, so no copy of the request may win later.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) only when the request certainly did not reach
@@ -125,6 +126,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Something a backend learned without being asked.
+///
+/// An end is about the grant that the client knows of. A backend that grants a nonce once more, since
+/// nobody had looked at the grant before, does not tell the end of that one after the new one is known.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event {

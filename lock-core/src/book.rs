@@ -1,6 +1,6 @@
 //! Every hold of a client, by when it has to be looked at. No I/O.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) struct Book {
 
 #[derive(Debug, Default)]
 struct Pages {
-    holds: HashMap<Nonce, Entry>,
+    holds: BTreeMap<Nonce, Entry>,
     schedule: BTreeSet<(BootInstant, Nonce)>,
     /// What the keeper sleeps for; entries that fall due later need not wake it.
     asleep_until: Option<BootInstant>,
@@ -52,9 +52,7 @@ impl Book {
             return Err(LossReason::Closed);
         }
         let nonce = hold.claim().nonce;
-        if let Some(at) = pages.early.iter().position(|(early, _)| *early == nonce)
-            && let Some((_, reason)) = pages.early.remove(at)
-        {
+        if let Some(reason) = pages.take_early(&nonce) {
             return Err(reason);
         }
         if let Some(due) = hold.due() {
@@ -67,10 +65,17 @@ impl Book {
     /// Remembers for a while that `nonce`, which is not here, has ended: its grant may be on its way.
     pub(crate) fn ended_early(&self, nonce: Nonce, reason: LossReason) {
         let mut pages = self.pages();
+        // A push may come twice; taken back it is once.
+        pages.take_early(&nonce);
         if pages.early.len() == MOST_EARLY {
             pages.early.pop_front();
         }
         pages.early.push_back((nonce, reason));
+    }
+
+    /// Why `nonce` was said to have ended before it was here, if it was; from now on that is forgotten.
+    pub(crate) fn take_early(&self, nonce: &Nonce) -> Option<LossReason> {
+        self.pages().take_early(nonce)
     }
 
     /// Takes `nonce` out of care.
@@ -107,8 +112,9 @@ impl Book {
         let mut pages = self.pages();
         pages.closed = true;
         pages.schedule.clear();
-        let holds: Vec<_> = pages.holds.drain().map(|(_, entry)| entry.hold).collect();
+        let holds = std::mem::take(&mut pages.holds);
         drop(pages);
+        let holds: Vec<_> = holds.into_values().map(|entry| entry.hold).collect();
         for hold in &holds {
             hold.apply(LeaseEvent::End(LossReason::Closed));
         }
@@ -181,6 +187,11 @@ fn interval(hold: &Hold) -> Duration {
 }
 
 impl Pages {
+    fn take_early(&mut self, nonce: &Nonce) -> Option<LossReason> {
+        let at = self.early.iter().position(|(early, _)| early == nonce)?;
+        self.early.remove(at).map(|(_, reason)| reason)
+    }
+
     fn insert(&mut self, hold: &Arc<Hold>, due: BootInstant) {
         let nonce = hold.claim().nonce;
         self.holds.insert(

@@ -126,36 +126,46 @@ fn background(
             return;
         }
     };
-    runtime.block_on(async {
-        let (close, mut closed) = mpsc::unbounded_channel();
-        let shared = match connect_backend(connect, options, runtime.handle().clone()).await {
-            Ok(shared) => shared,
-            Err(error) => {
-                let _ = opened.send(Err(error));
-                return;
-            }
-        };
-        let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared)));
-        // Before anybody can send a request.
-        let events = shared.backend.events();
-        tokio::spawn(listen(Arc::clone(&shared), events));
-        let client = Arc::new(Client {
-            shared: Arc::clone(&shared),
-            close,
-            closed: AtomicBool::new(false),
-        });
-        // When the opener gave up, the client is dropped right here, and so closed.
-        let _ = opened.send(Ok(client));
-        let request = tokio::select! {
-            request = closed.recv() => request,
-            _ = keeper => {
-                // Its guards have been told; without a keeper there can be no new ones either.
-                shared.begin_closing();
-                closed.recv().await
-            }
-        };
-        close_down(&shared, request).await;
+    runtime.block_on(live(connect, options, runtime.handle().clone(), opened));
+}
+
+/// The life of a client, from connecting to closing, on `runtime`; what is still going on there
+/// when it ends must not go on.
+pub(crate) async fn live(
+    connect: &dyn Connect,
+    options: ClientOptions,
+    runtime: Handle,
+    opened: oneshot::Sender<Result<Arc<Client>>>,
+) {
+    let (close, mut closed) = mpsc::unbounded_channel();
+    let shared = match connect_backend(connect, options, runtime).await {
+        Ok(shared) => shared,
+        Err(error) => {
+            let _ = opened.send(Err(error));
+            return;
+        }
+    };
+    let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared)));
+    // Before anybody can send a request.
+    let events = shared.backend.events();
+    tokio::spawn(listen(Arc::clone(&shared), events));
+    let client = Arc::new(Client {
+        shared: Arc::clone(&shared),
+        close,
+        closed: AtomicBool::new(false),
     });
+    // When the opener gave up, the client is dropped right here, and so closed.
+    let _ = opened.send(Ok(client));
+    let request = tokio::select! {
+        biased;
+        request = closed.recv() => request,
+        _ = keeper => {
+            // Its guards have been told; without a keeper there can be no new ones either.
+            shared.begin_closing();
+            closed.recv().await
+        }
+    };
+    close_down(&shared, request).await;
 }
 
 async fn connect_backend(

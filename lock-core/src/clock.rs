@@ -1,5 +1,7 @@
 //! The one clock that validity is measured on.
 
+mod manual;
+
 use std::fmt;
 use std::future::Future;
 use std::ops::Add;
@@ -8,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::watch;
+
+use self::manual::Hand;
+pub use self::manual::ManualClock;
 
 /// The clock of the platform that also runs while the machine is suspended.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -77,7 +81,7 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System,
-    Manual(Arc<watch::Sender<BootInstant>>),
+    Manual(Arc<Hand>),
 }
 
 impl fmt::Debug for Source {
@@ -108,7 +112,7 @@ impl Clock {
                     .expect("the platform was checked at compile time to have this clock");
                 BootInstant(now.into())
             }
-            Source::Manual(now) => *now.borrow(),
+            Source::Manual(hand) => hand.now(),
         }
     }
 
@@ -128,13 +132,7 @@ impl Clock {
                 }
                 tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
             },
-            Source::Manual(now) => {
-                let mut now = now.subscribe();
-                // A clock that nobody can move any more never reaches `at`.
-                if now.wait_for(|now| *now >= at).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
+            Source::Manual(hand) => hand.sleep_until(at).await,
         }
     }
 
@@ -180,47 +178,6 @@ impl Clock {
     }
 }
 
-/// A clock that moves only when told to, for tests of time without waiting.
-///
-/// # Examples
-/// ```
-/// use std::time::Duration;
-/// let hand = lock_core::ManualClock::new();
-/// let clock = hand.clock();
-/// let before = clock.now();
-/// hand.advance(Duration::from_secs(7));
-/// assert_eq!(clock.now(), before + Duration::from_secs(7));
-/// ```
-#[derive(Clone, Debug)]
-pub struct ManualClock(Arc<watch::Sender<BootInstant>>);
-
-impl ManualClock {
-    /// A clock that shows one hour after its origin, so that tests can look back.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(BootInstant(
-            Duration::from_secs(3600),
-        ))))
-    }
-
-    /// The clock that this hand moves.
-    #[must_use]
-    pub fn clock(&self) -> Clock {
-        Clock(Source::Manual(Arc::clone(&self.0)))
-    }
-
-    /// Moves the clock forward and wakes every sleeper whose time has come.
-    pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|now| *now = *now + by);
-    }
-}
-
-impl Default for ManualClock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,18 +188,6 @@ mod tests {
         let first = clock.now();
         assert!(clock.now() >= first);
         assert!(first.since_origin() > Duration::ZERO);
-    }
-
-    #[tokio::test]
-    async fn manual_sleeper_wakes_exactly_when_its_time_has_come() {
-        let hand = ManualClock::new();
-        let clock = hand.clock();
-        let at = clock.now() + Duration::from_millis(10);
-        let mut sleep = std::pin::pin!(clock.sleep_until(at));
-        hand.advance(Duration::from_millis(9));
-        assert!(futures_util::poll!(&mut sleep).is_pending());
-        hand.advance(Duration::from_millis(1));
-        assert!(futures_util::poll!(&mut sleep).is_ready());
     }
 
     #[tokio::test]

@@ -111,8 +111,8 @@ impl Guard {
     pub fn lost(&self) -> impl Future<Output = LossReason> + Send + 'static + use<> {
         let (shared, hold) = (Arc::clone(&self.client.shared), Arc::clone(self.hold()));
         async move {
-            let mut signal = hold.signal();
-            let mut told = pin!(signal.wait_for(Option::is_some));
+            // Before the first look, so that no end falls in between.
+            let mut told = pin!(hold.end());
             // Whoever polls looks at the clock: the signal comes from another thread, which may be
             // late on a machine that is busy.
             poll_fn(|context| {
@@ -122,10 +122,8 @@ impl Guard {
                 if let Some(reason) = shared.ended(&hold) {
                     return Poll::Ready(reason);
                 }
-                // `hold` lives here, so the signal comes before its end.
                 let told = told.as_mut().poll(context);
-                told.map(|reason| reason.ok().and_then(|reason| *reason))
-                    .map(|reason| reason.unwrap_or(LossReason::Closed))
+                told.map(|()| shared.ended(&hold).unwrap_or(LossReason::Closed))
             })
             .await
         }

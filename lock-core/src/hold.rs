@@ -3,13 +3,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::claim::{Claim, Lease};
 use crate::clock::{BootInstant, Clock};
 use crate::grant::{Grant, Validity};
 use crate::lease::{LeaseEvent, LeaseState, LossReason};
 use crate::owner::OwnerId;
+#[cfg(test)]
+use crate::simulation::{Sabotage, broken};
 use crate::token::FencingToken;
 
 #[derive(Debug)]
@@ -18,7 +21,8 @@ pub(crate) struct Hold {
     owner: Option<OwnerId>,
     clock: Clock,
     lease: Mutex<LeaseState>,
-    ended: watch::Sender<Option<LossReason>>,
+    /// Rings when it ends.
+    ended: Notify,
 }
 
 impl Hold {
@@ -42,7 +46,7 @@ impl Hold {
             owner,
             clock,
             lease: Mutex::new(lease),
-            ended: watch::Sender::new(None),
+            ended: Notify::new(),
         }
     }
 
@@ -106,14 +110,20 @@ impl Hold {
         lease.apply(event, self.clock.now(), kept, jitter(self.claim().ttl));
         let after = lease.ended();
         let ended_now = before.is_none() && after.is_some();
+        drop(lease);
+        #[cfg(test)]
+        if broken(Sabotage::LossUntold) {
+            return (ended_now, after);
+        }
         if ended_now {
-            self.ended.send_replace(after);
+            self.ended.notify_waiters();
         }
         (ended_now, after)
     }
 
-    pub(crate) fn signal(&self) -> watch::Receiver<Option<LossReason>> {
-        self.ended.subscribe()
+    /// Resolves when it ends, from this call on. Whoever waits is woken in the order of these calls.
+    pub(crate) fn end(&self) -> Notified<'_> {
+        self.ended.notified()
     }
 
     fn lease(&self) -> MutexGuard<'_, LeaseState> {

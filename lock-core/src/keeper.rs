@@ -15,6 +15,8 @@ use crate::grant::{Grant, Renewal};
 use crate::hold::Hold;
 use crate::lease::{LeaseEvent, LossReason};
 use crate::shared::Shared;
+#[cfg(test)]
+use crate::simulation::{Sabotage, broken};
 
 /// The least time that a renewal is given, however little of the lease is left.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(50);
@@ -35,6 +37,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     loop {
         let next = shared.book.fall_asleep();
         tokio::select! {
+            biased;
             () = shared.book.earlier() => {}
             () = shared.clock.sleep_until_some(next) => {}
         }
@@ -51,6 +54,10 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
                 shared.book.reschedule(&hold);
                 renew.push(hold);
             }
+        }
+        #[cfg(test)]
+        if broken(Sabotage::KeeperSleeps) {
+            renew.clear();
         }
         // Those that are about to end are asked about by themselves: they cannot wait for an answer as
         // long as the others can, and must not cut the others' wait short.
@@ -124,6 +131,17 @@ fn settle(shared: &Shared, hold: &Arc<Hold>, answer: &Result<Renewal>) {
             warn!(%name, token = %hold.token(), %error, "renewal failed");
             LeaseEvent::RenewalFailed
         }
+    };
+    #[cfg(test)]
+    let event = match event {
+        LeaseEvent::RenewalFailed if broken(Sabotage::FailedRenewalLoses) => {
+            LeaseEvent::End(LossReason::NotHeld)
+        }
+        LeaseEvent::RenewalFailed if broken(Sabotage::FailedRenewalCounts) => {
+            let now = shared.clock.now();
+            LeaseEvent::Renewed(crate::grant::Validity::new(now, now, hold.claim().ttl))
+        }
+        event => event,
     };
     if hold.apply(event).0 {
         shared.hold_ended(hold);

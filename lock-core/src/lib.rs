@@ -26,6 +26,8 @@ mod queue;
 mod reaper;
 mod registry;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod token;
 mod url;

@@ -25,6 +25,8 @@ use crate::name::LockName;
 use crate::queue::{Entry, LocalQueue};
 use crate::reaper;
 use crate::shared::{NewLine, Shared};
+#[cfg(test)]
+use crate::simulation::{Sabotage, broken};
 
 /// Between two attempts of one request whose connection broke.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -201,7 +203,7 @@ impl Line {
                         self.contact = Some(self.shared.clock.now());
                     }
                     may_stand = may_stand_after(&error, reach);
-                    error
+                    never_was(error)
                 }
                 Stood::Withdrawn => return Err(self.vacate(turn.claim).await),
                 Stood::DeadlinePassed => {
@@ -279,7 +281,7 @@ impl Line {
             }
             Some(Err(error)) => {
                 let may_stand = may_stand_after(&error, claim.progress.reach());
-                (error, may_stand)
+                (never_was(error), may_stand)
             }
             None => (self.silent(&claim), claim.progress.reach() != Reach::Unsent),
         };
@@ -356,12 +358,14 @@ impl Line {
     }
 
     /// Makes a grant fit to be handed out: a fixed lease is made whole first, and one whose validity
-    /// is over is never used and never thrown away, but asked about.
+    /// is over, or that was said to have ended, is never used and never thrown away, but asked about:
+    /// what was said may be about an earlier grant of the same nonce, which nobody had heard of.
     async fn confirm(&mut self, grant: Grant, waiter: &mut Waiter) -> Result<Grant> {
         let shared = Arc::clone(&self.shared);
         let stale = grant.validity().expires_at() <= shared.clock.now();
         let partial = grant.is_provisional() && waiter.lease == Lease::Fixed;
-        if !stale && !partial {
+        let doubted = shared.book.take_early(&grant.claim().nonce).is_some();
+        if !stale && !partial && !doubted {
             return Ok(grant);
         }
         let unconfirmed = self
@@ -381,9 +385,7 @@ impl Line {
                 Ok(grant.confirmed(validity))
             }
             Some(Err(error)) => Err(error),
-            // It ended before its caller knew of it; as far as the caller is concerned it never was.
-            Some(Ok(_)) => Err(Error::new(ErrorKind::Unavailable, "acquire")
-                .with_detail("the grant ended before it could be used")),
+            Some(Ok(_)) => Err(never_was(Error::new(ErrorKind::Lost, "acquire"))),
             None => Err(unconfirmed),
         }
     }
@@ -626,6 +628,8 @@ impl Line {
             None => {
                 let limit = shared.clock.now() + shared.op_timeout;
                 let sent = claim.progress.reach() != Reach::Unsent;
+                #[cfg(test)]
+                let sent = sent && !broken(Sabotage::CancelForgets);
                 if sent && !self.released(&claim, limit, &mut Late::nobody()).await {
                     self.clean(claim);
                 }
@@ -778,6 +782,17 @@ impl Line {
 
     fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, "acquire").with_name(&self.name)
+    }
+}
+
+/// What is lost before its caller knew of it, such as a grant that an operator broke at once: as far
+/// as the caller is concerned it never was.
+fn never_was(error: Error) -> Error {
+    if error.kind() == ErrorKind::Lost {
+        Error::new(ErrorKind::Unavailable, "acquire")
+            .with_detail("the grant ended before it could be used")
+    } else {
+        error
     }
 }
 

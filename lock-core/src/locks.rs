@@ -56,6 +56,12 @@ impl Locks {
         })
     }
 
+    /// The way to a client that somebody else keeps alive.
+    #[cfg(test)]
+    pub(crate) fn of(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+
     /// What this backend promises.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {

@@ -180,6 +180,7 @@ impl Backend for MemoryBackend {
             };
             claim.progress.report(Reach::Queued);
             tokio::select! {
+                biased;
                 // An error says that the place is gone: granted, or given up. Both are looked up.
                 _ = alarm.changed() => {}
                 () = self.clock.sleep_until(until) => {}

@@ -12,6 +12,8 @@ use crate::gauge::Counted;
 use crate::hold::Hold;
 use crate::lease::LossReason;
 use crate::owner::{Nonce, OwnerId};
+#[cfg(test)]
+use crate::simulation::{Sabotage, broken};
 
 /// What a line is told.
 #[derive(Debug)]
@@ -140,6 +142,10 @@ impl Level {
 
 impl Drop for Level {
     fn drop(&mut self) {
+        #[cfg(test)]
+        if broken(Sabotage::DropForgets) {
+            return;
+        }
         if !self.given {
             self.send(None);
         }

@@ -46,7 +46,7 @@ impl Mutex {
 
     /// Makes the lock re-entrant for `owner`: while it holds the lock, another acquire by it in the
     /// same client gets a further guard of the same hold, with the same token, at once and without
-    /// a network call. The lock is free when the last of them is released; a loss hits all.
+    /// a network call; the length and the kind of the lease stay as they are. The lock is free when the last of them is released; a loss hits all.
     /// Defaults to no owner, and so to no re-entrancy.
     pub fn owner(mut self, owner: OwnerId) -> Self {
         self.owner = Some(owner);

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::clock::BootInstant;
 use crate::owner::OwnerId;
+#[cfg(test)]
+use crate::simulation::{Sabotage, broken};
 
 /// Callers in the order in which they came.
 ///
@@ -64,12 +66,21 @@ impl<T> LocalQueue<T> {
     }
 
     pub(crate) fn pop(&mut self) -> Option<T> {
+        #[cfg(test)]
+        if broken(Sabotage::LineUnordered) {
+            let (place, entry) = self.entries.pop_last()?;
+            return Some(self.left(place, entry));
+        }
         let (place, entry) = self.entries.pop_first()?;
         Some(self.left(place, entry))
     }
 
     /// When the next bounded wait ends.
     pub(crate) fn earliest_limit(&self) -> Option<BootInstant> {
+        #[cfg(test)]
+        if broken(Sabotage::DeadlineIgnored) {
+            return None;
+        }
         self.limits.first().map(|(limit, _)| *limit)
     }
 

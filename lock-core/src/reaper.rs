@@ -8,6 +8,8 @@ use tracing::{debug, warn};
 use crate::claim::Claim;
 use crate::clock::BootInstant;
 use crate::shared::Shared;
+#[cfg(test)]
+use crate::simulation::{Sabotage, broken};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -27,6 +29,10 @@ pub(crate) fn clean(shared: &Arc<Shared>, claim: Claim, not_before: Option<BootI
 }
 
 async fn insist(shared: &Shared, claim: &Claim) {
+    #[cfg(test)]
+    if broken(Sabotage::ReaperForgets) {
+        return;
+    }
     let clock = &shared.clock;
     let (name, nonce) = (&claim.name, &claim.nonce);
     // Past this the record has ended by itself, also one of a request that was answered late.

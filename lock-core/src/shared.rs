@@ -1,6 +1,6 @@
 //! What every part of a client reaches: its backend, its clock, its books.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) book: Book,
     pub(crate) waiting: Gauge,
     pub(crate) cleanups: Gauge,
-    lines: Mutex<HashMap<LockName, LineHandle>>,
+    lines: Mutex<BTreeMap<LockName, LineHandle>>,
     pub(crate) line_gauge: Gauge,
     closing: AtomicBool,
     /// The process that connected. In a forked child nothing of the background thread exists.
@@ -219,7 +219,7 @@ impl Shared {
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<LockName, LineHandle>> {
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<LockName, LineHandle>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     BlackHole,
     /// It is executed, and no answer comes.
     Silent,
+    /// Somebody else has given it up: an operator broke what it was about to get.
+    GivenUp,
     /// The backend's own code panics.
     Panic,
     /// It takes this long to arrive.
@@ -103,6 +105,7 @@ impl Plan {
                 real.await?;
                 pending().await
             }
+            Some(Fault::GivenUp) => Err(Error::new(ErrorKind::Lost, op)),
             Some(Fault::Panic) => panic!("a panic that the test planned"),
             Some(Fault::Slow(delay)) => {
                 tokio::time::sleep(delay).await;

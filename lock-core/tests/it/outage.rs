@@ -277,3 +277,17 @@ async fn lock_without_an_answered_release_is_free_by_the_time_said_although_a_re
         "the renewal was executed, and nothing else was"
     );
 }
+
+#[tokio::test]
+async fn grant_that_ended_before_it_was_heard_of_is_no_loss() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    faulty.plan.next("acquire", &[Fault::GivenUp]);
+    let guard = locks.mutex("a").acquire().await.expect("asked for again");
+    assert_eq!(faulty.plan.calls("acquire"), 2);
+    guard.release().await.expect("answers");
+    faulty.plan.next("try_acquire", &[Fault::GivenUp]);
+    let error = locks.mutex("a").try_acquire().await.expect_err("only once");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    at_rest(&locks, &observer, "a").await;
+}
