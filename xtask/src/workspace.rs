@@ -65,6 +65,16 @@ impl Workspace {
         self.target.join("test-servers")
     }
 
+    /// Where `test` lets the suite's test programs write their reports.
+    pub(crate) fn reports(&self) -> PathBuf {
+        self.target.join("conformance")
+    }
+
+    /// A file of the workspace.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
     /// The features of a package, `default` aside.
     pub(crate) fn features(&self, package: &str) -> Result<Vec<String>> {
         let packages = self.metadata["packages"].as_array();
