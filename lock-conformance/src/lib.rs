@@ -59,3 +59,8 @@ pub use crate::report::{CaseResult, Ending, Report, SUITE_VERSION};
 pub use crate::runner::{run, run_as_test, run_each};
 pub use crate::stand::Stand;
 pub use lock_core::async_trait;
+
+/// The example on the crate's page, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
