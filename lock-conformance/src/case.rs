@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use lock_core::{Capabilities, Error};
+use serde::{Deserialize, Serialize};
 
 /// One thing that a backend has to do. How it is found out is the suite's own affair.
 #[derive(Clone, Copy)]
@@ -134,12 +135,20 @@ impl Fault {
 }
 
 /// When a case runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// Always.
     Fast,
     /// With `LOCK_TEST_TIER=full`.
     Full,
+}
+
+impl Tier {
+    /// Whether a run of this tier has cases of the other in it.
+    pub(crate) fn includes(self, case: Self) -> bool {
+        self == Self::Full || case == Self::Fast
+    }
 }
 
 /// How a case ended, if it did not fail.

@@ -28,9 +28,10 @@
 //! * [`Harness`], [`Arena`], [`Faults`]: what a backend's author writes.
 //! * [`CASES`]: what is tested, one [`Case`] for each sentence, numbered by the rule it belongs to.
 //! * [`history`]: what clients saw, and what must be true of it.
+//! * [`report`]: what a run has found out, as text, JSON, Markdown and a badge.
 //! * [`resource`], [`worker`]: a counter behind a fence, and the processes that fight over it.
 //!
-//! `LOCK_TEST_TIER=full` runs the long cases too. A case that fails prints what was seen and the
+//! `LOCK_TEST_REPORT=directory` writes a report, `LOCK_TEST_TIER=full` runs the long cases too. A case that fails prints what was seen and the
 //! command that runs it again. Running no case at all is a failure.
 
 mod case;
@@ -39,6 +40,7 @@ mod cases;
 pub mod fault;
 mod harness;
 pub mod history;
+pub mod report;
 pub mod resource;
 mod runner;
 #[cfg(feature = "servers")]
@@ -53,6 +55,12 @@ pub use crate::cases::CASES;
 pub use crate::harness::{
     Arena, Connector, Deviation, Faults, Harness, HeldRequest, Missing, Pace, Wire,
 };
-pub use crate::runner::{CaseResult, Ending, Report, run, run_as_test};
+pub use crate::report::{CaseResult, Ending, Report, SUITE_VERSION};
+pub use crate::runner::{run, run_as_test, run_each};
 pub use crate::stand::Stand;
 pub use lock_core::async_trait;
+
+/// The example on the crate's page, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

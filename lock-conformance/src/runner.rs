@@ -1,11 +1,10 @@
 //! Runs cases: each on a runtime of its own, with a deadline, and with its history when it fails.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +12,10 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use lock_core::{Capabilities, Clock, Context, Identity};
 
 use crate::case::{Case, Failure, Need, Outcome, Tier, Verdict};
-use crate::cases::{ENTRIES, Entry};
+use crate::cases::{CASES, ENTRIES, Entry};
 use crate::harness::{Arena, Harness, Missing};
 use crate::history::Recorder;
+use crate::report::{CaseResult, Declared, DeclaredDeviation, Ending, Report, SUITE_VERSION, word};
 use crate::stand::Stand;
 use crate::worker::worker_entry;
 
@@ -39,7 +39,8 @@ macro_rules! main {
     };
 }
 
-/// Runs the suite as a test program does: reads its arguments, prints as `cargo test` prints.
+/// Runs the suite as a test program does: reads its arguments, prints as `cargo test` prints, and
+/// writes a [report](crate::report) into the directory that `LOCK_TEST_REPORT` names.
 ///
 /// In a worker process it does the worker's work instead.
 #[must_use]
@@ -50,21 +51,34 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
     }
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(THREADS);
-    let everything = std::env::var("LOCK_TEST_TIER").is_ok_and(|tier| tier == "full");
+    let tier = match std::env::var("LOCK_TEST_TIER").is_ok_and(|tier| tier == "full") {
+        true => Tier::Full,
+        false => Tier::Fast,
+    };
     let suite = Arc::new(Suite::new(harness));
     let trials = ENTRIES
         .iter()
         .map(|entry| {
             let (suite, case) = (Arc::clone(&suite), &entry.case);
             Trial::ignorable_test(case.title(), move || completion(suite.run(entry)))
-                .with_ignored_flag(case.tier == Tier::Full && !everything)
+                .with_ignored_flag(!tier.includes(case.tier))
         })
         .collect();
-    let selected = args.filter.is_some() || !args.skip.is_empty() || args.list;
     let conclusion = libtest_mimic::run(&args, trials);
-    suite.say_deviations();
+    if args.list {
+        return ExitCode::SUCCESS;
+    }
+    let report = suite.report(tier);
+    say(report.summary().trim_end());
+    if let Some(dir) = std::env::var_os("LOCK_TEST_REPORT")
+        && let Err(error) = report.write(Path::new(&dir))
+    {
+        say(&format!("the report cannot be written to {dir:?}: {error}"));
+        return ExitCode::FAILURE;
+    }
+    let selected = args.filter.is_some() || !args.skip.is_empty();
     if conclusion.num_passed + conclusion.num_failed == 0 && !selected {
-        if suite.missing.load(Ordering::Relaxed) {
+        if report.totals().missing > 0 {
             say("no case was executed: the server is missing, and that was allowed");
             return ExitCode::SUCCESS;
         }
@@ -77,81 +91,34 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
 /// Runs every case whose title contains `filter`, one after the other.
 #[must_use]
 pub fn run(harness: impl Harness, filter: &str) -> Report {
+    run_each(
+        harness,
+        Tier::Fast,
+        |case| case.title().contains(filter),
+        |_| {},
+    )
+}
+
+/// Runs the cases that are `wanted`, one after the other, and shows each result as soon as there is
+/// one. The report calls itself complete when it has every case of the tier.
+#[must_use]
+pub fn run_each(
+    harness: impl Harness,
+    tier: Tier,
+    wanted: impl Fn(&Case) -> bool,
+    mut seen: impl FnMut(&CaseResult),
+) -> Report {
     let suite = Suite::new(Arc::new(harness));
-    let results = ENTRIES
-        .iter()
-        .filter(|entry| entry.case.title().contains(filter))
-        .map(|entry| suite.run(entry))
-        .collect();
-    Report { results }
-}
-
-/// What became of the cases that were run.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// One entry per case, in the order of [`CASES`](crate::CASES).
-    pub results: Vec<CaseResult>,
-}
-
-impl Report {
-    /// Whether at least one case was executed, and none failed.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        let executed = |result: &CaseResult| matches!(result.ending, Ending::Passed);
-        self.failures().next().is_none() && self.results.iter().any(executed)
+    for entry in ENTRIES.iter().filter(|entry| wanted(&entry.case)) {
+        seen(&suite.run(entry));
     }
-
-    /// The cases that failed.
-    pub fn failures(&self) -> impl Iterator<Item = &CaseResult> {
-        self.results
-            .iter()
-            .filter(|result| matches!(result.ending, Ending::Failed(_)))
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for result in &self.results {
-            let title = result.case.title();
-            match &result.ending {
-                Ending::Passed => writeln!(f, "passed   {title} ({:.1?})", result.took)?,
-                Ending::Skipped(why) => writeln!(f, "skipped  {title}: {why}")?,
-                Ending::Deviates(why) => writeln!(f, "deviates {title}: {why}")?,
-                Ending::Failed(why) => writeln!(f, "FAILED   {title}: {why}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What became of one case.
-#[derive(Clone, Debug)]
-pub struct CaseResult {
-    /// The case.
-    pub case: Case,
-    /// How it ended.
-    pub ending: Ending,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// How a case ended.
-#[derive(Clone, Debug)]
-pub enum Ending {
-    /// What must hold held.
-    Passed,
-    /// It could not be tried, for this reason.
-    Skipped(String),
-    /// It failed, and the harness had declared that, for this reason.
-    Deviates(&'static str),
-    /// It failed; what was seen.
-    Failed(String),
+    suite.report(tier)
 }
 
 fn completion(result: CaseResult) -> Result<Completion, Failed> {
     match result.ending {
         Ending::Passed => Ok(Completion::Completed),
-        Ending::Skipped(why) => Ok(Completion::ignored_with(why)),
+        Ending::Skipped(why) | Ending::Missing(why) => Ok(Completion::ignored_with(why)),
         Ending::Deviates(why) => Ok(Completion::ignored_with(format!(
             "declared deviation: {why}"
         ))),
@@ -159,14 +126,20 @@ fn completion(result: CaseResult) -> Result<Completion, Failed> {
     }
 }
 
+/// What became of trying a case that did not fail.
+enum Attempt {
+    /// It was tried.
+    Made(Outcome),
+    /// A server is missing that is allowed to be.
+    Missing(String),
+}
+
 struct Suite {
     harness: Arc<dyn Harness>,
     capabilities: OnceLock<Capabilities>,
     /// Written by a case that must be alone, read by all others.
     machine: RwLock<()>,
-    deviating: Mutex<Vec<&'static str>>,
-    /// Whether a case was skipped because a server is missing that is allowed to be.
-    missing: Arc<AtomicBool>,
+    results: Mutex<Vec<CaseResult>>,
 }
 
 impl Suite {
@@ -176,8 +149,7 @@ impl Suite {
             harness,
             capabilities: OnceLock::new(),
             machine: RwLock::new(()),
-            deviating: Mutex::default(),
-            missing: Arc::default(),
+            results: Mutex::default(),
         }
     }
 
@@ -193,7 +165,7 @@ impl Suite {
         let began = clock.now();
         let recorder = Recorder::new();
         let verdict = match self.lacks(case) {
-            Some(why) => Ok(Outcome::Skipped(why)),
+            Some(why) => Ok(Attempt::Made(Outcome::Skipped(why))),
             None => self.execute(*entry, recorder.clone()),
         };
         let deviation = self
@@ -202,23 +174,63 @@ impl Suite {
             .iter()
             .find(|deviation| deviation.case == case.id);
         let ending = match (verdict, deviation) {
-            (Ok(Outcome::Passed), _) => Ending::Passed,
-            (Ok(Outcome::Skipped(why)), _) => Ending::Skipped(why),
-            (Err(_), Some(deviation)) => {
-                let mut deviating = self
-                    .deviating
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                deviating.push(case.id);
-                Ending::Deviates(deviation.reason)
-            }
+            (Ok(Attempt::Made(Outcome::Passed)), _) => Ending::Passed,
+            (Ok(Attempt::Made(Outcome::Skipped(why))), _) => Ending::Skipped(why),
+            (Ok(Attempt::Missing(what)), _) => Ending::Missing(what),
+            (Err(_), Some(deviation)) => Ending::Deviates(deviation.reason.to_owned()),
             (Err(failure), None) => Ending::Failed(explain(case, &failure, &recorder)),
         };
-        CaseResult {
-            case: *case,
-            ending,
-            took: clock.now().saturating_since(began),
+        let took = clock.now().saturating_since(began);
+        let result = CaseResult::new(case, ending, took);
+        self.results().push(result.clone());
+        result
+    }
+
+    fn results(&self) -> MutexGuard<'_, Vec<CaseResult>> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has been found out so far.
+    fn report(&self, tier: Tier) -> Report {
+        let mut results = self.results().clone();
+        results.sort_by_key(|result| CASES.iter().position(|case| case.id == result.id));
+        let mut of_tier = CASES.iter().filter(|case| tier.includes(case.tier));
+        let complete = of_tier.all(|case| results.iter().any(|result| result.id == case.id));
+        let declared = self.harness.deviations().iter();
+        let deviations = declared.map(|deviation| DeclaredDeviation {
+            case: deviation.case.to_owned(),
+            reason: deviation.reason.to_owned(),
+            seen: results.iter().any(|result| {
+                result.id == deviation.case && matches!(result.ending, Ending::Deviates(_))
+            }),
+        });
+        Report {
+            suite: SUITE_VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: self.harness.name().to_owned(),
+            tier,
+            complete,
+            capabilities: self.capabilities.get().map(Declared::from),
+            faults: self.faults(),
+            processes: self.harness.crosses_processes(),
+            deviations: deviations.collect(),
+            results,
         }
+    }
+
+    /// The faults that cases ask for and the harness has.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for need in CASES.iter().flat_map(|case| case.needs) {
+            if let Need::Fault(fault) = need
+                && self.harness.supports(*fault)
+            {
+                faults.push(word(fault));
+            }
+        }
+        faults.sort_unstable();
+        faults.dedup();
+        faults
     }
 
     /// What the case cannot run without and the harness does not have, as far as that is known.
@@ -241,17 +253,16 @@ impl Suite {
         })
     }
 
-    fn execute(&self, entry: Entry, recorder: Recorder) -> Verdict {
+    fn execute(&self, entry: Entry, recorder: Recorder) -> Result<Attempt, Failure> {
         let case = entry.case;
         let (done, outcome) = mpsc::channel();
         let harness = Arc::clone(&self.harness);
         let known = self.capabilities.get().cloned();
-        let missing = Arc::clone(&self.missing);
         let thread = thread::Builder::new()
             .name(thread_name(&case))
             .spawn(move || {
                 // The suite may have stopped waiting: then this case has failed already.
-                let _ = done.send(on_runtime(entry, harness, known, &missing, recorder));
+                let _ = done.send(on_runtime(entry, harness, known, recorder));
             });
         if let Err(error) = thread {
             return Err(error.into());
@@ -272,23 +283,6 @@ impl Suite {
             }
         }
     }
-
-    fn say_deviations(&self) {
-        let deviating = self
-            .deviating
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for deviation in self.harness.deviations() {
-            let seen = match deviating.contains(&deviation.case) {
-                true => "seen in this run",
-                false => "not seen in this run",
-            };
-            say(&format!(
-                "declared deviation {}: {} ({seen})",
-                deviation.case, deviation.reason
-            ));
-        }
-    }
 }
 
 fn undeclared(harness: &str, what: &str) -> String {
@@ -304,9 +298,8 @@ fn on_runtime(
     Entry { case, run }: Entry,
     harness: Arc<dyn Harness>,
     known: Option<Capabilities>,
-    missing: &AtomicBool,
     recorder: Recorder,
-) -> (Option<Capabilities>, Verdict) {
+) -> (Option<Capabilities>, Result<Attempt, Failure>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name(thread_name(&case))
@@ -327,10 +320,7 @@ fn on_runtime(
         Ok(Err(Missing {
             what,
             allowed: true,
-        })) => {
-            missing.store(true, Ordering::Relaxed);
-            Ok(Outcome::Skipped(what))
-        }
+        })) => Ok(Attempt::Missing(what)),
         Ok(Err(absent)) => Err(Failure::new(absent.to_string())),
         Ok(Ok(arena)) => {
             let work = AssertUnwindSafe(|| {
@@ -351,7 +341,9 @@ fn on_runtime(
                     run(stand).await
                 })
             });
-            panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked(&case)))
+            let verdict: Verdict =
+                panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked(&case)));
+            verdict.map(Attempt::Made)
         }
     };
     runtime.shutdown_timeout(WIND_DOWN);

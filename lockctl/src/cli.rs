@@ -1,6 +1,8 @@
 //! The command line.
 
 use std::ffi::OsString;
+#[cfg(feature = "conformance")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -249,6 +251,7 @@ pub(crate) struct BenchArgs {
 Examples:
   lockctl --url redis://cache:6379 conformance
   lockctl conformance --filter R2 --markdown > report.md
+  lockctl --url redis://cache:6379 conformance --report reports   # JSON, Markdown and a badge
   lockctl --format json conformance --list")]
 pub(crate) struct ConformanceArgs {
     /// Only cases with this in their number or name
@@ -266,6 +269,10 @@ pub(crate) struct ConformanceArgs {
     /// Print the report as Markdown
     #[arg(long, conflicts_with = "list")]
     pub(crate) markdown: bool,
+
+    /// Write the report into this directory too: JSON, Markdown and a badge
+    #[arg(long, conflicts_with = "list", value_name = "DIRECTORY")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 /// What happens to the command when the lock is lost.

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// Project automation.
@@ -20,6 +22,14 @@ pub(crate) enum Command {
     Valkey,
     /// Fetches the pinned etcd 3.5 that some tests use besides Debian's, and prints where it is
     Etcd,
+    /// Compares docs/guarantees.md with the suite's reports in a directory
+    Guarantees {
+        /// Change the document, so that it says what the reports say
+        #[arg(long)]
+        write: bool,
+        /// Where test programs wrote their reports: `LOCK_TEST_REPORT`
+        dir: PathBuf,
+    },
 }
 
 #[derive(ClapArgs, Clone, Debug, Default)]

@@ -1,7 +1,7 @@
 //! What `cargo xtask test` checks, in order: the cheap before the dear, and nothing after a failure.
 
 use std::path::PathBuf;
-use std::{env, iter};
+use std::{env, fs, iter};
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::args::TestArgs;
 use crate::steps::{self, Steps};
 use crate::wheel::{self, Server};
 use crate::workspace::{Workspace, may_be_missing};
-use crate::{example, install};
+use crate::{example, guarantees, install};
 
 const FACADE: &str = "distlock";
 
@@ -29,6 +29,9 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> 
         )),
     )?;
     tests(workspace, args, &fetched, steps)?;
+    steps.run("guarantees against reports", |_| {
+        guarantees::check(workspace, &workspace.reports())
+    })?;
     features(workspace, steps)?;
     steps.command(
         "docs",
@@ -82,6 +85,12 @@ fn tests(
     if args.full {
         command.env("LOCK_TEST_TIER", "full");
     }
+    // What an earlier run has shown is no proof of today's.
+    let reports = workspace.reports();
+    if reports.exists() {
+        fs::remove_dir_all(&reports)?;
+    }
+    command.env("LOCK_TEST_REPORT", reports);
     command.envs(fetched.iter().map(|(variable, path)| (variable, path)));
     steps.run("tests", |tally| steps::run_tests(&mut command, tally))
 }

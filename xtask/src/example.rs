@@ -1,11 +1,14 @@
-//! The program that uses the whole of it: without a server, and across processes on real ones.
+//! The program that uses the whole of it, without a server and across processes on real ones; and somebody else's
+//! backend, which is no member of the workspace and has a recipe of its own.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::service::{self, Service};
 use crate::steps::{self, Steps};
+use crate::tally::Tally;
 use crate::workspace::{Workspace, is_on_path, may_be_missing};
 
 /// The crate whose features say which servers the example can use.
@@ -46,5 +49,17 @@ pub(crate) fn run(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
             steps::run(Command::new(&program).args(words))
         })?;
     }
-    Ok(())
+    steps.run("example tcp_backend", |tally| backend(workspace, tally))
+}
+
+/// The recipe of the backend, with what this workspace was built with: the same versions and the same settings, so that
+/// nothing is compiled twice.
+fn backend(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let dir = workspace.file("examples/tcp_backend");
+    fs::copy(workspace.file("Cargo.lock"), dir.join("Cargo.lock"))?;
+    let mut recipe = workspace.script(&dir.join("ci.sh"));
+    recipe
+        .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
+        .env("LOCK_TEST_REPORT", workspace.reports());
+    steps::run_tests(&mut recipe, tally)
 }

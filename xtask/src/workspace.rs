@@ -1,7 +1,7 @@
 //! Where things are, as cargo tells it, and how cargo is called.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, path};
 
@@ -19,7 +19,7 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Asks cargo.
     pub(crate) fn load() -> Result<Workspace> {
-        let output = cargo_command()
+        let output = clean_command(&cargo())
             .args(["metadata", "--no-deps", "--format-version", "1"])
             .stderr(Stdio::inherit())
             .output()
@@ -39,12 +39,20 @@ impl Workspace {
 
     /// A call of cargo in the root of the workspace.
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = cargo_command();
+        let mut command = self.call(&cargo());
+        command.args(args).current_dir(&self.root);
         command
-            .args(args)
-            .current_dir(&self.root)
-            // Said in full: a relative one was relative to where this tool was called.
-            .env("CARGO_TARGET_DIR", &self.target);
+    }
+
+    /// A call of a script that calls cargo.
+    pub(crate) fn script(&self, path: &Path) -> Command {
+        self.call(path.as_os_str())
+    }
+
+    fn call(&self, program: &OsStr) -> Command {
+        let mut command = clean_command(program);
+        // Said in full: a relative one was relative to where this tool was called.
+        command.env("CARGO_TARGET_DIR", &self.target);
         command
     }
 
@@ -65,6 +73,16 @@ impl Workspace {
         self.target.join("test-servers")
     }
 
+    /// Where `test` lets the suite's test programs write their reports.
+    pub(crate) fn reports(&self) -> PathBuf {
+        self.target.join("conformance")
+    }
+
+    /// A file of the workspace.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
     /// The features of a package, `default` aside.
     pub(crate) fn features(&self, package: &str) -> Result<Vec<String>> {
         let packages = self.metadata["packages"].as_array();
@@ -83,11 +101,14 @@ impl Workspace {
     }
 }
 
-/// Cargo itself, without what `cargo run` has put into this tool's environment: some build scripts watch those
-/// variables, and would build again each time a call comes from here and not from a shell.
-fn cargo_command() -> Command {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// A program, without what `cargo run` has put into this tool's environment: some build scripts watch those variables,
+/// and would build again each time a call comes from here and not from a shell.
+fn clean_command(program: &OsStr) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(is_about_this_package) {
             command.env_remove(name);

@@ -36,7 +36,7 @@ pub use error::{StartError, missing_is_allowed};
 pub use etcd::{EtcdBuilder, EtcdMetrics, EtcdServer, EtcdVersion};
 pub use member::Member;
 pub use monitor::Monitor;
-pub(crate) use port::free_port;
+pub use port::free_port;
 pub use redis::{RedisBuilder, RedisServer};
 pub use valkey::ValkeyServer;
 pub use zookeeper::{ZooKeeperBuilder, ZooKeeperMode, ZooKeeperServer};

@@ -13,7 +13,7 @@ const PORTS: Range<u16> = 12_000..32_000;
 ///
 /// # Panics
 /// If a thousand random ports are all taken.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     (0..1000)
         .map(|_| fastrand::u16(PORTS))
         .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())

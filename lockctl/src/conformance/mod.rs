@@ -4,13 +4,14 @@
 //! backend's own locks alone and stay beside them, see [`harness`].
 
 mod harness;
-mod report;
+mod listing;
 
 use std::process::ExitCode;
 
 use distlock::Nonce;
 use lock_conformance::worker::worker_entry as suite_worker;
-use lock_conformance::{CASES, Case, Need, Report, Tier};
+use lock_conformance::{CASES, Case, Need, Tier};
+use serde_json::json;
 
 use self::harness::{UrlHarness, WorkerHarness};
 use crate::cli::{ConformanceArgs, Format};
@@ -30,33 +31,31 @@ pub(crate) fn conformance(
     let cases = select(args)?;
     if args.list {
         match format {
-            Format::Json => output::print_json(&report::list_json(&cases))?,
-            Format::Text => output::print(&report::list_text(&cases))?,
+            Format::Json => output::print_json(&listing::json(&cases))?,
+            Format::Text => output::print(&listing::text(&cases))?,
         }
         return Ok(exit::OK);
     }
     let run = Nonce::new().to_string();
     let harness = UrlHarness::new(url, run[..8].to_owned())?;
     let live = format == Format::Text && !args.markdown;
-    let mut report = Report {
-        results: Vec::new(),
-    };
-    for case in cases {
-        // One at a time, so that each is shown when it has ended.
-        for result in lock_conformance::run(harness.clone(), &case.title()).results {
-            if live {
-                output::print(&report::line(&result))?;
-            }
-            report.results.push(result);
+    let tier = if args.full { Tier::Full } else { Tier::Fast };
+    let wanted = |case: &Case| cases.iter().any(|wanted| wanted.id == case.id);
+    let mut printed = Ok(());
+    let report = lock_conformance::run_each(harness, tier, wanted, |result| {
+        if live && printed.is_ok() {
+            printed = output::print(&format!("{result}\n"));
         }
+    });
+    printed?;
+    if let Some(dir) = &args.report {
+        let written = report.write(dir);
+        written.map_err(|error| Failure::system(&dir.display().to_string(), &error))?;
     }
-    let backend = lock_conformance::Harness::name(&harness);
-    if args.markdown {
-        output::print(&report::markdown(backend, &report))?;
-    } else if format == Format::Json {
-        output::print_json(&report::json(backend, &report))?;
-    } else {
-        output::print(&format!("\n{backend}: {}\n", report::summary(&report)))?;
+    match format {
+        _ if args.markdown => output::print(&report.to_markdown())?,
+        Format::Json => output::print_json(&json!(report))?,
+        Format::Text => output::print(&format!("\n{}", report.summary()))?,
     }
     Ok(output::verdict(report.is_success()))
 }

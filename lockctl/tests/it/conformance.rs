@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lock_conformance::{Report, SUITE_VERSION};
 use serde_json::Value;
 
 use crate::fixture::{Place, finish, lockctl};
@@ -25,7 +26,7 @@ fn one_rule_passes_on_memory_in_every_form() {
     let text = finish(&mut lockctl(words));
     assert_eq!(text.code, 0, "{text:?}");
     assert!(
-        text.stdout.contains("memory: ") && text.stdout.contains(" 0 failed"),
+        text.stdout.contains("memory: suite ") && text.stdout.contains(" 0 failed"),
         "{text:?}"
     );
     let json = finish(&mut lockctl(&format!("--format json {words}")));
@@ -37,6 +38,21 @@ fn one_rule_passes_on_memory_in_every_form() {
     assert!(json["passed"].as_u64() >= Some(5), "{json}");
     let markdown = finish(&mut lockctl(&format!("{words} --markdown")));
     assert!(markdown.stdout.contains("\n| R2.01 | "), "{markdown:?}");
+}
+
+#[test]
+fn report_is_written_in_every_form() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = lockctl("--url memory:// conformance --filter R2.01 --report");
+    let done = finish(command.arg(dir.path().join("reports")));
+    assert_eq!(done.code, 0, "{done:?}");
+    let file = |name: &str| fs::read_to_string(dir.path().join("reports").join(name)).expect(name);
+    let report: Report = serde_json::from_str(&file("memory.json")).expect("a report");
+    assert_eq!((report.suite, report.complete), (SUITE_VERSION, false));
+    assert_eq!(report.totals().passed, 1);
+    assert!(file("memory.md").contains("\n| R2.01 | "));
+    assert!(file("memory.svg").contains("1 passed of a part"));
+    assert!(file("memory.badge.json").contains("schemaVersion"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod grpc;
 mod http2;
 mod jute;
+mod lines;
 mod resp;
 
 use self::http2::Http2;
@@ -19,7 +20,12 @@ pub enum Protocol {
     Http2,
     /// ZooKeeper's. A held request holds everything behind it on its connection, pings included.
     Jute,
-    /// Anything: chunks of bytes.
+    /// One message on a line, as many a simple protocol has it: a request from the client, a reply from the server.
+    /// Nothing is a push.
+    Lines,
+    /// Anything else on TCP: whole chunks, as they are read from the socket, which have nothing to do with messages
+    /// unless the tester sees to that (asks, and waits for the answer). Every switch works on them, those for pushes
+    /// aside: a chunk from the client counts as a request, one from the server as a reply.
     Raw,
 }
 
@@ -50,6 +56,7 @@ enum By {
     Resp(resp::Codec),
     Http2(Box<Http2>),
     Jute(jute::Codec),
+    Lines(lines::Codec),
     Raw,
 }
 
@@ -59,6 +66,7 @@ impl Codec {
             Protocol::Resp => By::Resp(resp::Codec::default()),
             Protocol::Http2 => By::Http2(Box::default()),
             Protocol::Jute => By::Jute(jute::Codec::default()),
+            Protocol::Lines => By::Lines(lines::Codec::default()),
             Protocol::Raw => By::Raw,
         })
     }
@@ -69,6 +77,7 @@ impl Codec {
             By::Resp(codec) => codec.feed(way, chunk),
             By::Http2(codec) => codec.feed(way, chunk),
             By::Jute(codec) => codec.feed(way, chunk),
+            By::Lines(codec) => codec.feed(way, chunk),
             By::Raw => vec![Message::new(chunk.to_vec(), Kind::Raw)],
         }
     }
@@ -79,6 +88,7 @@ impl Codec {
             By::Resp(codec) => codec.rest(way),
             By::Http2(codec) => codec.rest(way),
             By::Jute(codec) => codec.rest(way),
+            By::Lines(codec) => codec.rest(way),
             By::Raw => Vec::new(),
         };
         (!rest.is_empty()).then(|| Message::new(rest, Kind::Raw))
