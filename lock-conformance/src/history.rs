@@ -11,8 +11,11 @@ use std::time::Duration;
 use lock_core::Clock;
 use serde::{Deserialize, Serialize};
 
+mod record;
 #[cfg(test)]
 mod tests;
+
+pub use self::record::{Record, Stood};
 
 /// Something that one client saw, or did.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
