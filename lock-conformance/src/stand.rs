@@ -121,6 +121,16 @@ impl Stand {
         self.0.harness.supports(fault)
     }
 
+    /// Whether there can be worker processes here.
+    pub(crate) fn crosses_processes(&self) -> bool {
+        self.0.harness.crosses_processes() && self.0.arena.spec.is_some()
+    }
+
+    /// Whether something stands in the middle of proxied connections.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.0.arena.proxied.is_some()
+    }
+
     pub(crate) fn options(&self) -> ClientOptions {
         self.0
             .arena
