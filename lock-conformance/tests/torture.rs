@@ -7,8 +7,8 @@ use futures_util::stream::BoxStream;
 use lock_conformance::torture::{Bad, Torture, Verdict, torture};
 use lock_conformance::{Arena, Case, Harness, Missing, Pace, async_trait};
 use lock_core::{
-    Backend, Capabilities, Claim, Connect, Context, Cursor, Event, FencingToken, Grant, LockName,
-    LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result,
+    Backend, Capabilities, Claim, Clock, Connect, Context, Cursor, Event, FencingToken, Grant,
+    LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result, Validity,
 };
 
 /// What is wrong with the backend.
@@ -17,23 +17,34 @@ enum Defect {
     Nothing,
     /// Every thirtieth release frees whoever holds the lock.
     ReleasesOthers,
-    /// Every thirtieth wait that is given up stays in the queue.
-    LeavesWaiters,
+    /// Holders are told a validity that is longer than their lease.
+    PromisesTooMuch,
 }
 
 #[derive(Debug)]
 struct Mutant {
     inner: Arc<dyn Backend>,
+    clock: Clock,
     defect: Defect,
-    calls: Arc<Mutex<u64>>,
+    releases: Arc<Mutex<u64>>,
 }
 
 impl Mutant {
-    /// Whether the defect shows this time.
-    fn shows(&self, defect: Defect) -> bool {
-        let mut calls = self.calls.lock().expect("not poisoned");
-        *calls += 1;
-        self.defect == defect && calls.is_multiple_of(30)
+    /// Whether this release frees others as well.
+    fn releases_others(&self) -> bool {
+        let mut releases = self.releases.lock().expect("not poisoned");
+        *releases += 1;
+        self.defect == Defect::ReleasesOthers && releases.is_multiple_of(30)
+    }
+
+    /// What the client is told of a grant.
+    fn told(&self, grant: Grant) -> Grant {
+        if self.defect != Defect::PromisesTooMuch {
+            return grant;
+        }
+        let (now, claim) = (self.clock.now(), grant.claim().clone());
+        let validity = Validity::new(now, now, claim.ttl * 3 / 2);
+        Grant::new(&claim, grant.token(), validity)
     }
 }
 
@@ -44,11 +55,12 @@ impl Backend for Mutant {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
-        self.inner.try_acquire(claim).await
+        let grant = self.inner.try_acquire(claim).await?;
+        Ok(grant.map(|grant| self.told(grant)))
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
-        self.inner.acquire(claim).await
+        Ok(self.told(self.inner.acquire(claim).await?))
     }
 
     async fn renew(&self, grants: &[&Grant]) -> Vec<Result<Renewal>> {
@@ -56,16 +68,8 @@ impl Backend for Mutant {
     }
 
     async fn release(&self, claim: &Claim) -> Result<bool> {
-        let state = self.inner.inspect(&claim.name).await?;
-        let waits = state
-            .waiters
-            .iter()
-            .any(|waiter| waiter.nonce == claim.nonce);
-        if waits && self.shows(Defect::LeavesWaiters) {
-            return Ok(false);
-        }
         let done = self.inner.release(claim).await?;
-        if self.shows(Defect::ReleasesOthers) {
+        if self.releases_others() {
             for holder in self.inner.inspect(&claim.name).await?.holders {
                 self.inner.break_hold(&claim.name, holder.token).await?;
             }
@@ -109,16 +113,18 @@ struct MutantHarness(Defect);
 struct ConnectMutant {
     store: MemoryStore,
     defect: Defect,
-    calls: Arc<Mutex<u64>>,
+    releases: Arc<Mutex<u64>>,
 }
 
 #[async_trait]
 impl Connect for ConnectMutant {
     async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
+        let clock = context.clock.clone();
         Ok(Arc::new(Mutant {
+            clock,
             inner: self.store.connect(context).await?,
             defect: self.defect,
-            calls: Arc::clone(&self.calls),
+            releases: Arc::clone(&self.releases),
         }))
     }
 }
@@ -134,12 +140,12 @@ impl Harness for MutantHarness {
 
     fn arena(&self, _case: &Case) -> std::result::Result<Arena, Missing> {
         let (store, defect) = (MemoryStore::new(), self.0);
-        let calls = Arc::default();
+        let releases = Arc::default();
         Ok(Arena::new(move || {
             Box::new(ConnectMutant {
                 store: store.clone(),
                 defect,
-                calls: Arc::clone(&calls),
+                releases: Arc::clone(&releases),
             })
         }))
     }
@@ -192,14 +198,11 @@ fn torture_finds_a_foreign_release_and_its_seed_plays_the_round_again() {
 }
 
 #[test]
-fn torture_finds_waiters_that_are_left_behind() {
-    let bad = found(Defect::LeavesWaiters, 1, 12);
-    let ghost = ["P6 violated", "P7 violated"];
-    assert!(
-        ghost.iter().any(|part| bad.report.contains(part)),
-        "{}",
-        bad.report
-    );
+fn torture_finds_a_validity_that_outlives_the_lease() {
+    let bad = found(Defect::PromisesTooMuch, 1, 20);
+    let told = ["P3 violated", "P5 violated", "P9 violated"];
+    let told = told.iter().any(|part| bad.report.contains(part));
+    assert!(told, "{}", bad.report);
 }
 
 #[test]
