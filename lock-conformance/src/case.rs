@@ -168,19 +168,35 @@ impl From<()> for Outcome {
 
 /// What did not hold.
 #[derive(Clone, Debug)]
-pub struct Failure(String);
+pub struct Failure {
+    what: String,
+    seed: Option<u64>,
+}
 
 impl Failure {
     /// A failure that says `what`.
     #[must_use]
     pub fn new(what: impl Into<String>) -> Self {
-        Self(what.into())
+        Self {
+            what: what.into(),
+            seed: None,
+        }
+    }
+
+    /// The same failure of a case that went by this seed.
+    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    pub(crate) const fn seed(&self) -> Option<u64> {
+        self.seed
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)
     }
 }
 
@@ -188,7 +204,7 @@ impl From<Error> for Failure {
     #[track_caller]
     fn from(error: Error) -> Self {
         let at = std::panic::Location::caller();
-        Self(format!("{error} [{error:?}] at {at}"))
+        Self::new(format!("{error} [{error:?}] at {at}"))
     }
 }
 
@@ -196,7 +212,7 @@ impl From<std::io::Error> for Failure {
     #[track_caller]
     fn from(error: std::io::Error) -> Self {
         let at = std::panic::Location::caller();
-        Self(format!("{error} at {at}"))
+        Self::new(format!("{error} at {at}"))
     }
 }
 

@@ -30,9 +30,12 @@
 //! * [`history`]: what clients saw, and what must be true of it.
 //! * [`report`]: what a run has found out, as text, JSON, Markdown and a badge.
 //! * [`resource`], [`worker`]: a counter behind a fence, and the processes that fight over it.
+//! * [`workload`]: what many clients do at random, from a seed; [`torture`]: round after round of it,
+//!   with faults.
 //!
-//! `LOCK_TEST_REPORT=directory` writes a report, `LOCK_TEST_TIER=full` runs the long cases too. A case that fails prints what was seen and the
-//! command that runs it again. Running no case at all is a failure.
+//! `LOCK_TEST_REPORT=directory` writes a report, `LOCK_TEST_TIER=full` runs the long cases too,
+//! `LOCK_TORTURE_MINUTES=10` runs random workloads with random faults instead. A case that fails prints
+//! what was seen and the command that runs it again. Running no case at all is a failure.
 
 mod case;
 mod cases;
@@ -46,9 +49,11 @@ mod runner;
 #[cfg(feature = "servers")]
 pub mod servers;
 mod stand;
+pub mod torture;
 #[cfg(feature = "servers")]
 mod wait;
 pub mod worker;
+pub mod workload;
 
 pub use crate::case::{Case, Failure, Fault, Need, Outcome, Tier};
 pub use crate::cases::CASES;

@@ -17,6 +17,7 @@ use crate::harness::{Arena, Harness, Missing};
 use crate::history::Recorder;
 use crate::report::{CaseResult, Declared, DeclaredDeviation, Ending, Report, SUITE_VERSION, word};
 use crate::stand::Stand;
+use crate::torture::{self, Torture};
 use crate::worker::worker_entry;
 
 /// How many cases run side by side unless the command line says otherwise. Most of them wait most of
@@ -48,6 +49,9 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
     let harness: Arc<dyn Harness> = Arc::new(harness);
     if let Some(code) = worker_entry(&*harness) {
         return code;
+    }
+    if let Some(torture) = Torture::from_env() {
+        return torture::run_as_program(harness, &torture);
     }
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(THREADS);
@@ -350,7 +354,7 @@ fn on_runtime(
     (asked, verdict)
 }
 
-async fn ask_capabilities(arena: &Arena, case: &Case) -> Result<Capabilities, Failure> {
+pub(crate) async fn ask_capabilities(arena: &Arena, case: &Case) -> Result<Capabilities, Failure> {
     let context = Context::new(Identity::of_this_process(case.id));
     let backend = (arena.connector)().connect(context).await?;
     let capabilities = backend.capabilities();
@@ -397,6 +401,9 @@ fn explain(case: &Case, failure: &Failure, recorder: &Recorder) -> String {
         text.push_str(&history);
     }
     text.push_str("again: ");
+    if let Some(seed) = failure.seed() {
+        text.push_str(&format!("{}={seed} ", crate::workload::SEED));
+    }
     text.push_str(&command(case));
     text
 }
@@ -407,15 +414,20 @@ fn command(case: &Case) -> String {
         Tier::Fast => "",
         Tier::Full => "LOCK_TEST_TIER=full ",
     };
-    let title = case.title();
-    let package = std::env::var("CARGO_PKG_NAME");
+    let (program, cargo) = this_program();
+    let dashes = if cargo { "-- " } else { "" };
+    format!("{tier}{program} {dashes}--exact {}", case.title())
+}
+
+/// How this program is called, and whether that is by way of Cargo.
+pub(crate) fn this_program() -> (String, bool) {
     let program = std::env::args().next().unwrap_or_default();
-    let target = target_name(&program);
-    match package {
+    match std::env::var("CARGO_PKG_NAME") {
         Ok(package) => {
-            format!("{tier}cargo test -p {package} --test {target} -- --exact {title}")
+            let target = target_name(&program);
+            (format!("cargo test -p {package} --test {target}"), true)
         }
-        Err(_) => format!("{tier}{program} --exact {title}"),
+        Err(_) => (program, false),
     }
 }
 

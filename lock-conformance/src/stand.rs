@@ -15,7 +15,7 @@ use lock_core::{
 
 use crate::case::{Case, Failure, Fault};
 use crate::harness::{Arena, Faults, Harness, Pace};
-use crate::history::{Recorder, What};
+use crate::history::{Left, Recorder, Refusal, What};
 use crate::worker::{Worker, Workers};
 
 /// Long enough for anything that is not broken, and far below [`LONG`].
@@ -119,6 +119,16 @@ impl Stand {
 
     pub(crate) fn supports(&self, fault: Fault) -> bool {
         self.0.harness.supports(fault)
+    }
+
+    /// Whether there can be worker processes here.
+    pub(crate) fn crosses_processes(&self) -> bool {
+        self.0.harness.crosses_processes() && self.0.arena.spec.is_some()
+    }
+
+    /// Whether something stands in the middle of proxied connections.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.0.arena.proxied.is_some()
     }
 
     pub(crate) fn options(&self) -> ClientOptions {
@@ -358,7 +368,7 @@ impl Client {
         let name = guard.name().as_str().to_owned();
         self.note(&name, What::Releasing { token });
         let released = guard.release().await;
-        let how = format!("{released:?}");
+        let how = Left::from(&released);
         self.note(&name, What::Released { token, how });
         released
     }
@@ -396,9 +406,13 @@ impl Client {
                     asked,
                     token: guard.token().get(),
                 },
-                Ok(None) => What::Refused { why: "busy".into() },
+                Ok(None) => What::Refused {
+                    asked,
+                    why: Refusal::Busy,
+                },
                 Err(error) => What::Refused {
-                    why: format!("{error:?}"),
+                    asked,
+                    why: error.into(),
                 },
             },
         );

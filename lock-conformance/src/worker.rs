@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,8 +25,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::case::Failure;
 use crate::harness::{Harness, Pace};
-use crate::history::{Event, Recorder, What};
+use crate::history::{Event, Left, Recorder, Refusal, What};
 use crate::resource::ResourceClient;
+use crate::workload::{Performer, Script, Sink, watch_for_stalls};
 
 /// Set in a worker process, to its [`Setup`].
 const ROLE: &str = "LOCK_CONFORMANCE_WORKER";
@@ -65,7 +67,14 @@ pub enum Order {
     },
     /// Increment the counter behind the lock, again and again.
     Count(Count),
-    /// Let every [`Order::Count`] end with the section it is in.
+    /// Do what the scripts of a workload say.
+    Perform {
+        /// One for each task.
+        scripts: Vec<Script>,
+        /// Where the resource is.
+        resource: PathBuf,
+    },
+    /// Let every [`Order::Count`] and [`Order::Perform`] end with the section it is in.
     Finish,
 }
 
@@ -242,6 +251,7 @@ impl Hand {
                 )))
             }
             Order::Count(count) => self.count(count).await,
+            Order::Perform { scripts, resource } => self.perform(scripts, resource).await,
             Order::Finish => {
                 self.finish.send_replace(true);
                 Ok(Answer::Done)
@@ -287,7 +297,10 @@ impl Hand {
                 asked,
                 token: guard.token().get(),
             },
-            None => What::Refused { why: "busy".into() },
+            None => What::Refused {
+                asked,
+                why: Refusal::Busy,
+            },
         };
         event(&self.who, name, what);
         Ok(guard)
@@ -295,8 +308,33 @@ impl Hand {
 
     async fn give_up(&self, guard: Guard) -> Result<lock_core::Released, Failure> {
         let token = guard.token().get();
-        event(&self.who, guard.name().as_str(), What::Releasing { token });
-        Ok(guard.release().await?)
+        let name = guard.name().as_str().to_owned();
+        event(&self.who, &name, What::Releasing { token });
+        let released = guard.release().await;
+        let how = Left::from(&released);
+        event(&self.who, &name, What::Released { token, how });
+        Ok(released?)
+    }
+
+    async fn perform(&self, scripts: Vec<Script>, resource: PathBuf) -> Result<Answer, Failure> {
+        let sink: Sink = Arc::new(|event| report(&Report::Event(event)));
+        let who = vec![self.who.clone()];
+        let watching = tokio::spawn(watch_for_stalls(who, Arc::clone(&sink)));
+        let tasks = scripts.into_iter().map(|script| {
+            let performer = Performer {
+                locks: self.locks.clone(),
+                sink: Arc::clone(&sink),
+                resource: resource.clone(),
+                finish: self.finish.subscribe(),
+            };
+            tokio::spawn(performer.perform(script))
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await
+                .map_err(|error| Failure::new(error.to_string()))??;
+        }
+        watching.abort();
+        Ok(Answer::Done)
     }
 
     async fn count(&self, count: Count) -> Result<Answer, Failure> {
@@ -414,6 +452,8 @@ impl Workers {
             .env(ROLE, serde_json::to_string(&setup)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // What is typed at the terminal is for the parent, which ends its workers by itself.
+            .process_group(0)
             .spawn()?;
         let input = child.stdin.take().expect("was piped");
         let output = child.stdout.take().expect("was piped");
@@ -566,6 +606,14 @@ impl Worker {
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(drop)
+    }
+
+    /// Kills it, without waiting until it is gone.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn strike_down(&self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

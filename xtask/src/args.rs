@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use crate::torture::Backend;
+
 /// Project automation.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -18,6 +20,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// What CI runs: the same as `test`
     Ci,
+    /// Random workloads with random faults on one backend, until the time is up or a history cannot be
+    Torture(TortureArgs),
     /// Fetches the pinned Valkey that clock tests use, and prints where it is
     Valkey,
     /// Fetches the pinned etcd 3.5 that some tests use besides Debian's, and prints where it is
@@ -40,4 +44,20 @@ pub(crate) struct TestArgs {
     /// Install and fetch nothing; a missing server then fails its tests
     #[arg(long)]
     pub(crate) skip_install: bool,
+}
+
+#[derive(ClapArgs, Clone, Debug)]
+pub(crate) struct TortureArgs {
+    /// What to torture
+    #[arg(long)]
+    pub(crate) backend: Backend,
+    /// For how long; a fraction is fine
+    #[arg(long)]
+    pub(crate) minutes: Option<f64>,
+    /// The most rounds
+    #[arg(long)]
+    pub(crate) rounds: Option<u64>,
+    /// The seed of the first round; that of any round plays it again with `--rounds 1`
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
 }

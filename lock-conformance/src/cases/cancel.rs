@@ -9,6 +9,8 @@ use std::thread;
 use lock_core::Locks;
 
 use super::prelude::*;
+use super::seeded::run_seeded;
+use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
     case!("R8.01", acquire_dropped_at_every_poll_leaves_nothing),
@@ -31,6 +33,11 @@ pub(super) const CASES: &[Entry] = &[
     case!("R8.12", client_outlives_the_runtime_it_was_opened_on),
     case!("R8.13", wait_dropped_while_it_is_granted_leaves_nothing),
     case!("R8.14", connect_dropped_at_every_poll_leaves_nothing),
+    case!(
+        "R8.15",
+        seeded_waits_that_end_at_random_leave_nothing,
+        deadline(120)
+    ),
 ];
 
 /// Polls `future` at most `polls` times, each time after it asked for it; `None` if that was not
@@ -336,4 +343,8 @@ async fn connect_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
     let a = s.client().await?;
     let guard = a.hold(&s.name("n")).await?;
     released_clean(a.give_up(guard).await?)
+}
+
+async fn seeded_waits_that_end_at_random_leave_nothing(s: Stand) -> Check {
+    run_seeded(s, Kind::Timeouts).await
 }

@@ -1,8 +1,10 @@
 //! R1: for one name, at most one holder.
 
 use super::prelude::*;
+use super::seeded::run_seeded;
 use crate::resource::{Fencing, Resource, ResourceClient};
 use crate::worker::{Answer, Count, Order, Worker, increment};
+use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
     case!("R1.01", second_client_is_refused_while_one_holds),
@@ -45,6 +47,16 @@ pub(super) const CASES: &[Entry] = &[
         full(),
         alone(),
         deadline(180)
+    ),
+    case!(
+        "R1.12",
+        seeded_counter_of_clients_and_processes_stays_exact,
+        deadline(120)
+    ),
+    case!(
+        "R1.13",
+        seeded_use_of_many_locks_keeps_them_apart,
+        deadline(120)
     ),
 ];
 
@@ -361,4 +373,12 @@ async fn counter_stays_exact_while_processes_are_killed(s: Stand) -> Check {
     history::check_tokens(&s.recorder().events())?;
     drop(workers);
     s.at_rest(&s.name("counter")).await
+}
+
+async fn seeded_counter_of_clients_and_processes_stays_exact(s: Stand) -> Check {
+    run_seeded(s, Kind::Counter).await
+}
+
+async fn seeded_use_of_many_locks_keeps_them_apart(s: Stand) -> Check {
+    run_seeded(s, Kind::Names).await
 }

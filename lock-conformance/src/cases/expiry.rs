@@ -1,7 +1,9 @@
 //! R6: a holder that died is replaced in time, a live one is not.
 
 use super::prelude::*;
+use super::seeded::run_seeded;
 use crate::worker::{Answer, Order};
+use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
     case!(
@@ -52,6 +54,11 @@ pub(super) const CASES: &[Entry] = &[
         needs(&[TTL, Need::Fault(Fault::StepClock)]),
     ),
     case!("R6.12", shutdown_ends_holds_with_their_ttl, needs(&[TTL])),
+    case!(
+        "R6.13",
+        seeded_holds_of_several_leases_are_kept,
+        deadline(120)
+    ),
 ];
 
 async fn dead_holder_is_replaced_within_its_ttl(s: Stand) -> Check {
@@ -323,4 +330,8 @@ async fn shutdown_ends_holds_with_their_ttl(s: Stand) -> Check {
     let wait = s.replaced_within(s.ttl());
     drop(within(wait, "free after its TTL", b.hold(&name)).await??);
     Ok(())
+}
+
+async fn seeded_holds_of_several_leases_are_kept(s: Stand) -> Check {
+    run_seeded(s, Kind::LongHolds).await
 }

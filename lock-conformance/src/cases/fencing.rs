@@ -3,6 +3,8 @@
 use lock_core::{MemoryGate, Replaced, Standing};
 
 use super::prelude::*;
+use super::seeded::{run_seeded, run_unfenced};
+use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
     case!("R2.01", tokens_grow_from_grant_to_grant),
@@ -34,6 +36,18 @@ pub(super) const CASES: &[Entry] = &[
         "R2.14",
         tokens_grow_across_a_loss_of_data,
         needs(&[Need::Fault(Fault::Wipe)]),
+    ),
+    case!(
+        "R2.15",
+        seeded_writers_past_their_lease_lose_no_update_behind_a_fence,
+        needs(&[TTL]),
+        deadline(120)
+    ),
+    case!(
+        "R2.16",
+        seeded_writers_past_their_lease_lose_updates_without_a_fence,
+        needs(&[TTL]),
+        deadline(120)
     ),
 ];
 
@@ -309,4 +323,12 @@ async fn tokens_grow_across_a_loss_of_data(s: Stand) -> Check {
         s.faults().wipe().await?;
     }
     ensure_growing(&tokens)
+}
+
+async fn seeded_writers_past_their_lease_lose_no_update_behind_a_fence(s: Stand) -> Check {
+    run_seeded(s, Kind::Register).await
+}
+
+async fn seeded_writers_past_their_lease_lose_updates_without_a_fence(s: Stand) -> Check {
+    run_unfenced(s, Kind::Register).await
 }

@@ -3,6 +3,8 @@
 use std::thread;
 
 use super::prelude::*;
+use super::seeded::run_seeded;
+use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
     case!("R4.01", loss_is_told_before_the_next_grant, needs(&[TTL])),
@@ -54,6 +56,12 @@ pub(super) const CASES: &[Entry] = &[
         "R4.14",
         holder_is_told_that_the_server_has_forgotten_it,
         needs(&[TTL, Need::Fault(Fault::Wipe)]),
+    ),
+    case!(
+        "R4.15",
+        seeded_holders_that_are_stopped_learn_of_their_loss,
+        needs(&[TTL]),
+        deadline(120)
     ),
 ];
 
@@ -336,4 +344,8 @@ async fn holder_is_told_that_the_server_has_forgotten_it(s: Stand) -> Check {
         format!("the release of what the server forgot: {late:?}"),
     )?;
     s.at_rest(&name).await
+}
+
+async fn seeded_holders_that_are_stopped_learn_of_their_loss(s: Stand) -> Check {
+    run_seeded(s, Kind::Paused).await
 }

@@ -12,6 +12,7 @@ mod loss;
 mod names;
 mod ownership;
 mod prelude;
+mod seeded;
 mod validity;
 mod waiting;
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::prelude::*;
+use super::seeded::run_seeded;
 use crate::resource::{Fencing, Resource};
 use crate::stand::Client;
 use crate::worker::{Count, Order};
+use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
     case!("R7.01", release_wakes_a_waiter),
@@ -93,6 +95,12 @@ pub(super) const CASES: &[Entry] = &[
         alone(),
     ),
     case!("R7.21", everybody_in_a_long_queue_is_served),
+    case!(
+        "R7.22",
+        seeded_waiters_are_served_in_the_order_of_the_queue,
+        needs(&[FIFO]),
+        deadline(120)
+    ),
 ];
 
 /// Starts waiting for the lock, and is in the queue when this returns.
@@ -620,4 +628,8 @@ async fn everybody_in_a_long_queue_is_served(s: Stand) -> Check {
     }
     history::check_tokens(&s.recorder().events())?;
     s.at_rest(&name).await
+}
+
+async fn seeded_waiters_are_served_in_the_order_of_the_queue(s: Stand) -> Check {
+    run_seeded(s, Kind::Queue).await
 }

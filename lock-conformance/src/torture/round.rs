@@ -1,0 +1,143 @@
+//! One round: an arena, a workload drawn for it, its faults, and the checks.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::interrupt::Interrupt;
+use crate::case::{Case, Failure, Fault, Need};
+use crate::harness::{Arena, Harness, Missing};
+use crate::history::Recorder;
+use crate::runner::ask_capabilities;
+use crate::stand::Stand;
+use crate::workload::{Kind, Plan, Setting, Tally, Theme, run};
+
+/// How long the tasks that a round leaves behind may take to end.
+const WIND_DOWN: Duration = Duration::from_secs(5);
+
+/// What a round was and what was done in it.
+pub(super) struct Done {
+    pub(super) plan: Plan,
+    pub(super) theme: Theme,
+    pub(super) tally: Tally,
+}
+
+/// How a round ended.
+pub(super) enum Ended {
+    Good(Box<Done>),
+    Bad { plan: Option<Plan>, what: String },
+    Missing(String),
+    Interrupted,
+}
+
+/// Plays the round that `seed` gives.
+pub(super) fn play(harness: Arc<dyn Harness>, seed: u64, interrupt: &Interrupt) -> Ended {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return bad(error.into()),
+    };
+    let drawn = Drawn::of(seed, &*harness);
+    let arena = {
+        // A harness may start a proxy on the round's runtime.
+        let _entered = runtime.enter();
+        panic::catch_unwind(AssertUnwindSafe(|| harness.arena(drawn.case)))
+    };
+    let ended = match arena {
+        Err(_) => bad(Failure::new("the harness panicked")),
+        Ok(Err(Missing { what, allowed })) => match allowed {
+            true => Ended::Missing(what),
+            false => bad(Failure::new(what)),
+        },
+        Ok(Ok(arena)) => runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = interrupt.come() => Ended::Interrupted,
+                ended = drawn.play(harness, arena, seed) => ended,
+            }
+        }),
+    };
+    runtime.shutdown_timeout(WIND_DOWN);
+    ended
+}
+
+fn bad(failure: Failure) -> Ended {
+    Ended::Bad {
+        plan: None,
+        what: format!("{failure}\n"),
+    }
+}
+
+/// What is drawn before there is an arena.
+struct Drawn {
+    kind: Kind,
+    theme: Theme,
+    length: Duration,
+    case: &'static Case,
+}
+
+impl Drawn {
+    fn of(seed: u64, harness: &dyn Harness) -> Self {
+        let possible: Vec<Theme> = Theme::ALL
+            .into_iter()
+            .filter(|theme| theme.is_possible(|fault| harness.supports(fault)))
+            .collect();
+        // Not the stream that the plan is drawn from: that begins with the seed itself.
+        let mut rng = Rng::with_seed(seed.rotate_left(32));
+        let theme = possible[rng.usize(0..possible.len())];
+        Self {
+            kind: Kind::ALL[rng.usize(0..Kind::ALL.len())],
+            theme,
+            length: Duration::from_millis(rng.u64(2000..6000)),
+            case: arena_of(theme),
+        }
+    }
+
+    async fn play(self, harness: Arc<dyn Harness>, arena: Arena, seed: u64) -> Ended {
+        let capabilities = match ask_capabilities(&arena, self.case).await {
+            Ok(capabilities) => capabilities,
+            Err(failure) => return bad(failure),
+        };
+        let recorder = Recorder::new();
+        let stand = Stand::new(*self.case, harness, arena, capabilities, recorder);
+        // Rounds may share a server.
+        let prefix = stand.name(&seed.to_string());
+        let mut setting = Setting::of(&stand, prefix, self.length);
+        setting.theme = self.theme;
+        let plan = Plan::of(seed, self.kind, &setting);
+        let ran = run(&stand, &plan).await.map_err(|failure| {
+            // The workload did not come to its end; the seed is all there is to say.
+            Failure::new(format!("{failure}\nseed {seed}: {plan}\n"))
+        });
+        match ran.and_then(|ran| ran.judge(&plan)) {
+            Ok(tally) => Ended::Good(Box::new(Done {
+                plan,
+                theme: self.theme,
+                tally,
+            })),
+            Err(failure) => Ended::Bad {
+                plan: Some(plan),
+                what: failure.to_string(),
+            },
+        }
+    }
+}
+
+/// Harnesses give an arena to a case, and a server of its own to one that hurts it.
+fn arena_of(theme: Theme) -> &'static Case {
+    const SHARED: Case = Case::base("torture", "connections_and_processes_are_broken");
+    const SERVER: Case = Case::base("torture", "the_server_is_broken")
+        .needs(&[Need::Fault(Fault::Kill), Need::Fault(Fault::Pause)]);
+    const LOSS: Case =
+        Case::base("torture", "the_server_loses_its_data").needs(&[Need::Fault(Fault::Wipe)]);
+    match theme {
+        Theme::Calm | Theme::Clients => &SHARED,
+        Theme::Server => &SERVER,
+        Theme::DataLoss => &LOSS,
+    }
+}

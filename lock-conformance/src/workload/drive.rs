@@ -1,0 +1,132 @@
+//! Breaking things as the plan says, and making them whole again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_core::Locks;
+
+use super::faults::{Breakage, FaultStep};
+use crate::case::Failure;
+use crate::harness::Faults;
+use crate::history::{Recorder, Trouble, What};
+use crate::stand::Stand;
+use crate::worker::Worker;
+
+/// What faults are called in histories.
+const FAULTS: &str = "faults";
+
+/// Whoever breaks things.
+pub(super) struct Driver {
+    pub(super) stand: Stand,
+    pub(super) names: Vec<String>,
+    pub(super) workers: Arc<Vec<Worker>>,
+    /// The operator's client.
+    pub(super) operator: Locks,
+}
+
+impl Driver {
+    /// Goes through the steps; each is healed before the next begins.
+    pub(super) async fn drive(self, steps: Vec<FaultStep>) -> Result<(), Failure> {
+        let start = self.recorder().now();
+        for step in steps {
+            let until = start + step.at;
+            let left = until.saturating_sub(self.recorder().now());
+            tokio::time::sleep(left).await;
+            let done = self.step(&step).await;
+            done.map_err(|error| Failure::new(format!("{}: {error}", step.what)))?;
+        }
+        Ok(())
+    }
+
+    async fn step(&self, step: &FaultStep) -> io::Result<()> {
+        match step.what {
+            Breakage::PauseWorker(worker) => {
+                let worker = &self.workers[worker];
+                self.note(worker.who(), Trouble::Paused);
+                worker.pause()?;
+                tokio::time::sleep(step.lasts).await;
+                worker.resume()?;
+                self.note(worker.who(), Trouble::Resumed);
+                Ok(())
+            }
+            Breakage::KillWorker(worker) => {
+                let worker = &self.workers[worker];
+                self.note(worker.who(), Trouble::Killed);
+                worker.strike_down()
+            }
+            Breakage::Break(lock) => {
+                self.break_hold(&self.names[lock]).await;
+                Ok(())
+            }
+            Breakage::LoseData => {
+                let since = self.recorder().now();
+                let lost = self.faults().wipe().await;
+                self.note(FAULTS, Trouble::DataLost { since });
+                lost
+            }
+            what => {
+                self.note(FAULTS, Trouble::Began(what.to_string()));
+                let done = self.disturb(what, step.lasts).await;
+                self.note(FAULTS, Trouble::Healed(what.to_string()));
+                done
+            }
+        }
+    }
+
+    async fn disturb(&self, what: Breakage, lasts: Duration) -> io::Result<()> {
+        let faults = self.faults();
+        self.turn(what, true).await?;
+        tokio::time::sleep(lasts).await;
+        match what {
+            Breakage::KillServer => faults.restart_server().await,
+            Breakage::PauseServer => faults.resume_server().await,
+            _ => self.turn(what, false).await,
+        }
+    }
+
+    async fn turn(&self, what: Breakage, on: bool) -> io::Result<()> {
+        let faults = self.faults();
+        match what {
+            Breakage::KillServer => faults.kill_server().await,
+            Breakage::PauseServer => faults.pause_server().await,
+            Breakage::BlackHole => faults.black_hole(on).await,
+            Breakage::HoldReplies => faults.hold_replies(on).await,
+            Breakage::DropReplies => faults.drop_replies(on).await,
+            Breakage::DropPushes => faults.drop_pushes(on).await,
+            Breakage::Cut if on => faults.cut().await,
+            Breakage::FlushScripts if on => faults.flush_scripts().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Breaks whoever holds the lock now. What is not answered may have been done.
+    async fn break_hold(&self, name: &str) {
+        let Ok(state) = self.operator.inspect(name).await else {
+            return;
+        };
+        for holder in state.holders {
+            let since = self.recorder().now();
+            if !matches!(
+                self.operator.break_hold(name, holder.token).await,
+                Ok(false)
+            ) {
+                let token = holder.token.get();
+                let broke = What::Trouble(Trouble::Broke { token, since });
+                self.recorder().record(FAULTS, name, broke);
+            }
+        }
+    }
+
+    fn note(&self, who: &str, trouble: Trouble) {
+        self.recorder().record(who, "", What::Trouble(trouble));
+    }
+
+    fn recorder(&self) -> &Recorder {
+        self.stand.recorder()
+    }
+
+    fn faults(&self) -> &dyn Faults {
+        self.stand.faults()
+    }
+}

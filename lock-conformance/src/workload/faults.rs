@@ -1,0 +1,229 @@
+//! What is broken during a run, and when: decided beforehand, out of what the harness can break.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::kind::Kind;
+use super::plan::{ClientPlan, Draft, Place};
+use crate::case::Fault;
+
+/// Which kind of fault a run has. They are not mixed at will: a loss of data suspends other promises
+/// than a cut connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Theme {
+    /// Nothing is broken but what the workload itself is about.
+    Calm,
+    /// Clients: their connections, their processes, and holds by operators.
+    Clients,
+    /// The server as well: it is killed, and comes back with its data, or is stopped for a while.
+    Server,
+    /// The server forgets every lock: a declared exception.
+    DataLoss,
+}
+
+impl Theme {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Calm, Self::Clients, Self::Server, Self::DataLoss];
+
+    /// What belongs to it, besides the processes.
+    const fn breakages(self) -> &'static [(Fault, Breakage)] {
+        match self {
+            Self::Calm => &[],
+            Self::Clients => CLIENTS,
+            Self::Server => SERVER,
+            Self::DataLoss => &[(Fault::Wipe, Breakage::LoseData)],
+        }
+    }
+
+    /// Whether there is anything to break under this theme, if there are the faults that `has` says.
+    #[must_use]
+    pub fn is_possible(self, has: impl Fn(Fault) -> bool) -> bool {
+        match self {
+            // Holds can be broken and processes killed without a fault hook.
+            Self::Calm | Self::Clients => true,
+            Self::Server => has(Fault::Kill) && has(Fault::Pause),
+            Self::DataLoss => has(Fault::Wipe),
+        }
+    }
+}
+
+impl fmt::Display for Theme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Calm => "calm",
+            Self::Clients => "clients",
+            Self::Server => "server",
+            Self::DataLoss => "data loss",
+        })
+    }
+}
+
+/// What a schedule is drawn from.
+pub(super) const KNOWN: [Fault; 9] = [
+    Fault::Kill,
+    Fault::Pause,
+    Fault::Wipe,
+    Fault::Cut,
+    Fault::BlackHole,
+    Fault::HoldReplies,
+    Fault::DropReplies,
+    Fault::DropPushes,
+    Fault::FlushScripts,
+];
+
+const CLIENTS: &[(Fault, Breakage)] = &[
+    (Fault::Cut, Breakage::Cut),
+    (Fault::BlackHole, Breakage::BlackHole),
+    (Fault::HoldReplies, Breakage::HoldReplies),
+    (Fault::DropReplies, Breakage::DropReplies),
+    (Fault::DropPushes, Breakage::DropPushes),
+    (Fault::FlushScripts, Breakage::FlushScripts),
+];
+
+const SERVER: &[(Fault, Breakage)] = &[
+    (Fault::Kill, Breakage::KillServer),
+    (Fault::Pause, Breakage::PauseServer),
+    (Fault::Cut, Breakage::Cut),
+    (Fault::DropReplies, Breakage::DropReplies),
+];
+
+/// Something that is broken, and made whole again where that takes anything.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Breakage {
+    /// The server is killed, and started again with its data.
+    KillServer,
+    /// The server is stopped in its tracks.
+    PauseServer,
+    /// The server forgets every lock.
+    LoseData,
+    /// The server forgets what clients have uploaded for speed.
+    FlushScripts,
+    /// Every proxied connection is cut.
+    Cut,
+    /// Nothing passes.
+    BlackHole,
+    /// Replies are kept, and delivered later.
+    HoldReplies,
+    /// Replies are thrown away.
+    DropReplies,
+    /// Notifications are thrown away.
+    DropPushes,
+    /// This worker process is stopped past its lease.
+    PauseWorker(usize),
+    /// This worker process is killed.
+    KillWorker(usize),
+    /// An operator breaks whoever holds this lock.
+    Break(usize),
+}
+
+/// A fault with its time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultStep {
+    /// When it begins, from the start of the run.
+    pub at: Duration,
+    /// How long it lasts, where that means anything.
+    pub lasts: Duration,
+    /// What is broken.
+    pub what: Breakage,
+}
+
+impl fmt::Display for FaultStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:?} for {:?}: {}", self.at, self.lasts, self.what)
+    }
+}
+
+impl fmt::Display for Breakage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KillServer => f.write_str("server killed"),
+            Self::PauseServer => f.write_str("server stopped"),
+            Self::LoseData => f.write_str("data lost"),
+            Self::FlushScripts => f.write_str("scripts forgotten"),
+            Self::Cut => f.write_str("connections cut"),
+            Self::BlackHole => f.write_str("black hole"),
+            Self::HoldReplies => f.write_str("replies held"),
+            Self::DropReplies => f.write_str("replies dropped"),
+            Self::DropPushes => f.write_str("notifications dropped"),
+            Self::PauseWorker(worker) => write!(f, "worker {worker} stopped"),
+            Self::KillWorker(worker) => write!(f, "worker {worker} killed"),
+            Self::Break(lock) => write!(f, "lock {lock} broken"),
+        }
+    }
+}
+
+/// Draws the faults of a run, one after the other.
+pub(super) fn schedule(
+    draft: &mut Draft<'_>,
+    kind: Kind,
+    names: usize,
+    clients: &[ClientPlan],
+) -> Vec<FaultStep> {
+    let possible = possible(draft, kind, names, clients);
+    if possible.is_empty() {
+        return Vec::new();
+    }
+    let mut killed = Vec::new();
+    let mut steps = Vec::new();
+    let mut at = draft.ms(200..900);
+    while at < draft.setting.length {
+        let what = possible[draft.rng.usize(0..possible.len())];
+        let lasts = lasting(draft, what);
+        match what {
+            Breakage::PauseWorker(worker) if killed.contains(&worker) => {}
+            Breakage::KillWorker(worker) if killed.contains(&worker) => {}
+            _ => steps.push(FaultStep { at, lasts, what }),
+        }
+        if let Breakage::KillWorker(worker) = what {
+            killed.push(worker);
+        }
+        at += lasts + draft.ms(150..1200);
+    }
+    steps
+}
+
+fn possible(draft: &Draft<'_>, kind: Kind, names: usize, clients: &[ClientPlan]) -> Vec<Breakage> {
+    let setting = draft.setting;
+    let workers = clients
+        .iter()
+        .filter(|client| client.place == Place::Worker)
+        .count();
+    let pauses = (0..workers).map(Breakage::PauseWorker);
+    if kind == Kind::Paused && setting.theme == Theme::Calm {
+        return pauses.collect();
+    }
+    let of_the_theme = setting.theme.breakages().iter();
+    let mut possible: Vec<Breakage> = of_the_theme
+        .filter(|(fault, _)| setting.faults.contains(fault))
+        .map(|(_, breakage)| *breakage)
+        .collect();
+    if setting.theme == Theme::Calm {
+        return possible;
+    }
+    // One worker process is left to go on.
+    possible.extend((1..workers).map(Breakage::KillWorker));
+    possible.extend(pauses);
+    if setting.breaks && setting.theme == Theme::Clients {
+        possible.extend((0..names.min(2)).map(Breakage::Break));
+    }
+    possible
+}
+
+fn lasting(draft: &mut Draft<'_>, what: Breakage) -> Duration {
+    match what {
+        Breakage::PauseWorker(_) | Breakage::PauseServer => {
+            let ttl = draft.ttl.min(Duration::from_secs(4));
+            draft.part(ttl, 20..180)
+        }
+        Breakage::KillServer => draft.ms(50..1000),
+        Breakage::BlackHole
+        | Breakage::HoldReplies
+        | Breakage::DropReplies
+        | Breakage::DropPushes => draft.ms(100..3000),
+        Breakage::LoseData
+        | Breakage::FlushScripts
+        | Breakage::Cut
+        | Breakage::KillWorker(_)
+        | Breakage::Break(_) => Duration::ZERO,
+    }
+}

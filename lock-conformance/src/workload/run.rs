@@ -1,0 +1,268 @@
+//! Running a plan on a stand.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use lock_core::{Connect, Locks, WaitOrder};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::drive::Driver;
+use super::faults::Breakage;
+use super::kind::Kind;
+use super::look::{SUITE, look_at_rest, watch_queue};
+use super::perform::{Performer, Sink};
+use super::plan::{ClientPlan, Place, Plan};
+use super::stall::{STALL, watch_for_stalls};
+use crate::case::Failure;
+use crate::history::{Event, Record, Terms};
+use crate::resource::{Fencing, Resource};
+use crate::stand::{SOON, Stand};
+use crate::worker::{Order, Worker};
+
+/// What became of a plan.
+pub(crate) struct Ran {
+    /// The history.
+    pub(crate) events: Vec<Event>,
+    /// The backend's own record of it, where it has one.
+    pub(crate) records: Option<Vec<Record>>,
+    /// What the history is held to.
+    pub(crate) terms: Terms,
+    /// What went wrong besides.
+    pub(crate) trouble: Option<Failure>,
+}
+
+/// The variable that gives seeded cases their seed.
+pub(crate) const SEED: &str = "LOCK_TEST_SEED";
+
+/// The seed of this run of the suite's seeded cases: the given one, or any.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var(SEED).ok();
+    let given = given.and_then(|seed| seed.parse().ok());
+    // Short enough to be typed.
+    given.unwrap_or_else(|| fastrand::u64(..1_000_000_000))
+}
+
+/// Runs the plan to its end: clients, faults, and a last look at every lock.
+pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
+    let recorder = stand.recorder().clone();
+    let resource = Resource::start(plan.fencing, recorder.clone())?;
+    let crew = Crew::assemble(stand, plan).await?;
+    let operator = crew.operator.clone();
+    let mut watching = Background::default();
+    watching.add(watch_for_stalls(crew.here(), sink(stand)));
+    if plan.kind == Kind::Queue {
+        let names = plan.names.clone();
+        watching.add(watch_queue(operator.clone(), names, recorder.clone()));
+    }
+    let working = crew.start(plan, &resource.path());
+    let driving = drive(stand, plan, &crew);
+    tokio::time::sleep(plan.length).await;
+    let driven = driving
+        .await
+        .unwrap_or_else(|error| Err(Failure::new(format!("whoever breaks things: {error}"))));
+    crew.finish();
+    let progress = bound(stand, plan);
+    let patience = progress + plan.longest_step() + SOON;
+    let ended = tokio::time::timeout(patience, working).await;
+    let mut trouble = driven.err();
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => trouble = trouble.or(Some(failure)),
+        Err(_) => {
+            let stuck = format!("not within {patience:?}: all tasks end");
+            trouble = trouble.or(Some(Failure::new(stuck)));
+        }
+    }
+    for name in &plan.names {
+        look_at_rest(&operator, name, progress, &recorder).await;
+    }
+    crew.dismiss().await?;
+    Ok(Ran {
+        events: recorder.events(),
+        records: None,
+        terms: Terms {
+            fenced: plan.fencing == Fencing::Checked,
+            fifo: stand.capabilities().wait_order == WaitOrder::Fifo,
+            progress,
+            lateness: STALL + STALL / 2,
+        },
+        trouble,
+    })
+}
+
+/// How soon a free lock has to be granted when nothing is broken any more, on a busy machine, and with
+/// a holder that died just then.
+fn bound(stand: &Stand, plan: &Plan) -> Duration {
+    let longest = plan.clients.iter().flat_map(|client| &client.scripts);
+    let longest = longest
+        .flat_map(|script| &script.steps)
+        .map(|step| step.ttl);
+    let ttl = longest.max().unwrap_or_default();
+    stand.replaced_within(ttl) + stand.claim_window() + stand.pace().op_timeout * 2 + SOON
+}
+
+fn drive(stand: &Stand, plan: &Plan, crew: &Crew) -> JoinHandle<Result<(), Failure>> {
+    let driver = Driver {
+        stand: stand.clone(),
+        names: plan.names.clone(),
+        workers: Arc::clone(&crew.workers),
+        operator: crew.operator.clone(),
+    };
+    let steps = plan.faults.clone();
+    // Servers are stopped and started by calls that block.
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(driver.drive(steps)))
+}
+
+fn sink(stand: &Stand) -> Sink {
+    let recorder = stand.recorder().clone();
+    Arc::new(move |event| recorder.add(event))
+}
+
+/// Every client of a plan.
+struct Crew {
+    here: Vec<(ClientPlan, Locks)>,
+    workers: Arc<Vec<Worker>>,
+    operator: Locks,
+    sink: Sink,
+    finish: watch::Sender<bool>,
+}
+
+impl Crew {
+    async fn assemble(stand: &Stand, plan: &Plan) -> Result<Self, Failure> {
+        let mut here = Vec::new();
+        for client in &plan.clients {
+            let connect: Box<dyn Connect> = match client.place {
+                Place::Here => stand.connector(),
+                Place::Proxied => stand.proxied_connector(),
+                Place::Worker => continue,
+            };
+            let options = stand.options().with_label(client.who.as_str());
+            here.push((client.clone(), Locks::open(connect, options).await?));
+        }
+        let workers = plan.clients.len() - here.len();
+        let workers = match workers {
+            0 => Vec::new(),
+            count => stand.workers(count).await?,
+        };
+        let options = stand.options().with_label(SUITE).with_ttl(plan.ttl);
+        Ok(Self {
+            here,
+            workers: Arc::new(workers),
+            operator: Locks::open(stand.connector(), options).await?,
+            sink: sink(stand),
+            finish: watch::Sender::new(false),
+        })
+    }
+
+    fn here(&self) -> Vec<String> {
+        self.here
+            .iter()
+            .map(|(client, _)| client.who.clone())
+            .collect()
+    }
+
+    /// Starts every script; what comes back ends when all have.
+    fn start(
+        &self,
+        plan: &Plan,
+        resource: &Path,
+    ) -> impl Future<Output = Result<(), Failure>> + use<> {
+        let mut running: Vec<BoxFuture<'static, Result<(), Failure>>> = Vec::new();
+        for (client, locks) in &self.here {
+            for script in &client.scripts {
+                let performer = Performer {
+                    locks: locks.clone(),
+                    sink: Arc::clone(&self.sink),
+                    resource: resource.to_owned(),
+                    finish: self.finish.subscribe(),
+                };
+                let task = Spawned(tokio::spawn(performer.perform(script.clone())));
+                running.push(Box::pin(task.joined()));
+            }
+        }
+        let of_workers = plan
+            .clients
+            .iter()
+            .filter(|client| client.place == Place::Worker);
+        for (worker, client) in self.workers.iter().zip(of_workers) {
+            let order = Order::Perform {
+                scripts: client.scripts.clone(),
+                resource: resource.to_owned(),
+            };
+            let performed = worker.begin(order);
+            let (who, killed) = (client.who.clone(), is_killed(plan, worker));
+            running.push(Box::pin(async move {
+                match performed.await {
+                    Ok(_) => Ok(()),
+                    Err(_) if killed => Ok(()),
+                    Err(failure) => Err(Failure::new(format!("{who}: {failure}"))),
+                }
+            }));
+        }
+        async move { join_all(running).await.into_iter().collect() }
+    }
+
+    fn finish(&self) {
+        self.finish.send_replace(true);
+        for worker in self.workers.iter() {
+            // One that was killed does not hear it.
+            drop(worker.begin(Order::Finish));
+        }
+    }
+
+    async fn dismiss(self) -> Result<(), Failure> {
+        for (_, locks) in &self.here {
+            locks.shutdown(SOON).await?;
+        }
+        self.operator.shutdown(SOON).await?;
+        Ok(())
+    }
+}
+
+fn is_killed(plan: &Plan, worker: &Worker) -> bool {
+    plan.faults.iter().any(|fault| match fault.what {
+        Breakage::KillWorker(number) => format!("worker {number}") == worker.who(),
+        _ => false,
+    })
+}
+
+/// A task that ends with whoever waits for it.
+struct Spawned(JoinHandle<Result<(), Failure>>);
+
+impl Spawned {
+    async fn joined(mut self) -> Result<(), Failure> {
+        match (&mut self.0).await {
+            Ok(done) => done,
+            Err(error) => Err(Failure::new(format!("a task of the workload: {error}"))),
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Tasks that go on beside a run and end with it.
+#[derive(Default)]
+struct Background(Vec<JoinHandle<()>>);
+
+impl Background {
+    fn add(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(tokio::spawn(task));
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `cargo xtask torture`: random workloads with random faults on one backend.
+//!
+//! The program that does it is the backend's own conformance suite; this builds it and becomes it, so
+//! that what is typed at the terminal goes there and nowhere else. It is built as tests are, with
+//! debug assertions and overflow checks: the time goes into servers and leases, not into our code,
+//! and a race that trips an assertion is worth more than a few rounds.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use serde_json::Value;
+
+use crate::args::TortureArgs;
+use crate::workspace::Workspace;
+
+/// What there is to torture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Backend {
+    Memory,
+    File,
+    Redis,
+    Etcd,
+    Zookeeper,
+}
+
+impl Backend {
+    /// The package, and its test target that is the suite.
+    const fn suite(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Memory => ("lock-conformance", "memory"),
+            Self::File => ("lock-file", "conformance"),
+            Self::Redis => ("lock-redis", "conformance"),
+            Self::Etcd => ("lock-etcd", "conformance"),
+            Self::Zookeeper => ("lock-zk", "conformance"),
+        }
+    }
+}
+
+/// Does not come back unless it fails to begin.
+pub(crate) fn run(workspace: &Workspace, args: &TortureArgs) -> Result<bool> {
+    if args.minutes.is_none() && args.rounds.is_none() {
+        bail!("how long? give --minutes, or --rounds");
+    }
+    let (package, target) = args.backend.suite();
+    let program = build(workspace, package, target)?;
+    let mut command = Command::new(program);
+    // What the program calls itself in the command that plays a round again.
+    command.env("CARGO_PKG_NAME", package);
+    let options = [
+        ("LOCK_TORTURE_MINUTES", args.minutes.map(|n| n.to_string())),
+        ("LOCK_TORTURE_ROUNDS", args.rounds.map(|n| n.to_string())),
+        ("LOCK_TORTURE_SEED", args.seed.map(|n| n.to_string())),
+    ];
+    for (name, value) in options {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Err(command.exec()).context("starting the suite")
+}
+
+fn build(workspace: &Workspace, package: &str, target: &str) -> Result<PathBuf> {
+    let mut command = workspace.cargo(["test", "-p", package, "--test", target]);
+    let output = command
+        .args(["--no-run", "--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("building the suite")?;
+    ensure!(
+        output.status.success(),
+        "building the suite: {}",
+        output.status
+    );
+    let text = String::from_utf8(output.stdout).context("what cargo says of the build")?;
+    executable(&text, target).context("cargo does not say where the suite is")
+}
+
+/// The test program that cargo reports for `target`.
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut found = messages
+        .filter(|message| message["target"]["name"] == target)
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    found.next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suite_is_found_among_what_cargo_says() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"lock-core"},"executable":null}
+            {"reason":"compiler-artifact","target":{"name":"conformance"},"executable":"/t/debug/deps/conformance-1"}
+            {"reason":"build-finished","success":true}"#;
+        let found = executable(messages, "conformance");
+        assert_eq!(found, Some(PathBuf::from("/t/debug/deps/conformance-1")));
+        assert_eq!(executable(messages, "memory"), None);
+    }
+}
