@@ -143,7 +143,7 @@ async fn unusable_ttls_are_refused_and_send_nothing(s: Stand) -> Check {
 async fn closed_client_refuses_new_work(s: Stand) -> Check {
     let a = s.client().await?;
     let name = s.name("n");
-    let report = a.shutdown(SOON).await?;
+    let report = within(SOON, "shutdown of an idle client", a.shutdown(SOON)).await??;
     ensure(
         report.is_clean(),
         format!("an idle client's report: {report:?}"),

@@ -83,6 +83,8 @@ async fn late_release_does_not_free_the_successor(s: Stand) -> Check {
         matches!(late, Released::WasLost(_)),
         format!("a late release says {late:?}"),
     )?;
+    // What the client sends on behalf of the old hold has been sent.
+    s.until_idle(&a).await?;
     ensure(b.still_held(&new), "the successor still holds")?;
     ensure(
         c.attempt(&name).await?.is_none(),
