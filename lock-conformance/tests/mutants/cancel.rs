@@ -45,11 +45,20 @@ impl Bend for ForgetsReleases {
     }
 }
 
+/// The connections, which are not closed either: that would empty the queue.
 #[derive(Debug, Default)]
-struct LeavesDroppedWaiters;
+struct LeavesDroppedWaiters(Shared<Vec<Arc<dyn Backend>>>);
 
 #[async_trait]
 impl Bend for LeavesDroppedWaiters {
+    fn connected(&self, backend: &Arc<dyn Backend>) {
+        self.0.lock().push(Arc::clone(backend));
+    }
+
+    async fn close(&self, _: &Real) -> Result<()> {
+        Ok(())
+    }
+
     async fn release(&self, real: &Real, claim: &Claim) -> Result<bool> {
         let state = real.inspect(&claim.name).await?;
         if state

@@ -33,7 +33,7 @@ use crate::bend::Honest;
 use crate::mutant::{BentHarness, Mutant};
 
 /// How many run side by side unless the command line says otherwise: nearly all of them only wait.
-const THREADS: usize = 12;
+const THREADS: usize = 24;
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();

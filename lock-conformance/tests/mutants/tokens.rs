@@ -101,12 +101,26 @@ struct HandsTheTokenOn;
 
 #[async_trait]
 impl Bend for HandsTheTokenOn {
-    async fn told(&self, _: &Real, claim: &Claim, grant: Grant) -> Grant {
-        // There is one counter, so the holder before it had the number before it.
-        let waited = claim.progress.reach() == Reach::Queued;
-        let number = grant.token().get() - u64::from(waited);
-        with_token(claim, &grant, number)
+    async fn acquire(&self, real: &Real, claim: &Claim) -> Result<Grant> {
+        let grant = real.acquire(claim).await?;
+        Ok(match claim.progress.reach() {
+            Reach::Queued => with_the_token_before(claim, &grant),
+            _ => grant,
+        })
     }
+
+    async fn pass(&self, real: &Real, held: &Claim, next: &Claim) -> Result<Passed> {
+        let mut passed = real.pass(held, next).await?;
+        if let Standing::Granted(grant) = &mut passed.next {
+            *grant = with_the_token_before(next, grant);
+        }
+        Ok(passed)
+    }
+}
+
+/// There is one counter for all, so the holder before had the number before.
+fn with_the_token_before(claim: &Claim, grant: &Grant) -> Grant {
+    with_token(claim, grant, grant.token().get() - 1)
 }
 
 #[derive(Debug, Default)]
