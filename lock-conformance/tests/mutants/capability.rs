@@ -61,7 +61,7 @@ const LENIENT: TtlRange = TtlRange {
 impl Bend for DeclaresAnew {
     fn capabilities(&self, real: &Real) -> Capabilities {
         let mut capabilities = real.capabilities();
-        if real.number % 2 == 0 {
+        if real.number.is_multiple_of(2) {
             capabilities.name_max = 100;
         } else {
             capabilities.linearizable = false;

@@ -35,6 +35,7 @@ use crate::mutant::{BentHarness, Mutant};
 /// How many run side by side unless the command line says otherwise: nearly all of them only wait.
 const THREADS: usize = 24;
 
+#[expect(clippy::print_stdout, reason = "the end of a test program's report")]
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(THREADS);

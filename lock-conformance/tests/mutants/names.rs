@@ -1,5 +1,7 @@
 //! R10: names that are taken for other names.
 
+use std::borrow::Cow;
+
 use crate::prelude::*;
 
 pub(crate) const MUTANTS: &[Mutant] = &[
@@ -63,7 +65,7 @@ macro_rules! renames {
             impl Bend for $bend {
                 fn name(&self, name: &LockName) -> LockName {
                     let $name = name.as_str();
-                    named(&$other)
+                    named(&Cow::<str>::from($other))
                 }
             }
         )*
@@ -71,14 +73,14 @@ macro_rules! renames {
 }
 
 renames! {
-    CutsAtTheSlash: |name| name.split('/').next().unwrap_or(name).to_owned();
+    CutsAtTheSlash: |name| name.split('/').next().unwrap_or(name);
     FoldsCase: |name| name.to_lowercase();
     ComposesUnicode: |name| name.replace("e\u{301}", "\u{e9}");
     ResolvesPaths: |name| resolved(name);
     CutsNames: |name| name.chars().take(255).collect::<String>();
-    TakesBracesForTags: |name| tag(name).unwrap_or(name).to_owned();
+    TakesBracesForTags: |name| tag(name).unwrap_or(name);
     DropsGlobs: |name| name.replace(['*', '?', '[', ']', '^', '!', '\\'], "");
-    TrimsNames: |name| name.trim_matches(|c: char| c.is_whitespace() || "'\"".contains(c)).to_owned();
+    TrimsNames: |name| name.trim_matches(|c: char| c.is_whitespace() || "'\"".contains(c));
 }
 
 fn resolved(path: &str) -> String {
