@@ -348,7 +348,7 @@ async fn waiters_progress_although_every_notification_is_dropped(s: Stand) -> Ch
         let held = a.hold(&name).await?;
         let waiting = queue_up(&s, &b, &a, &name, 1).await?;
         released_clean(a.give_up(held).await?)?;
-        let (guard, took) = timed(within(LONG, "progress", joined(waiting))).await;
+        let (guard, took) = timed(within(limit + SOON, "progress", joined(waiting))).await;
         let guard = guard??;
         ensure(
             took <= limit + s.slack(),

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::stream::BoxStream;
 use lock_conformance::async_trait;
 use lock_core::{
-    Backend, Capabilities, Claim, Clock, Connect, Context, Cursor, Event, FencingToken, Grant,
-    LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result, Standing,
+    Backend, Capabilities, Claim, Clock, Connect, Context, Cursor, ErrorKind, Event, FencingToken,
+    Grant, LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result, Standing,
 };
 
 /// What a mutant does instead of the honest thing. One serves all connections of an arena.
@@ -26,6 +26,21 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
     /// What the honest backend is connected with.
     fn context(&self, context: Context) -> Context {
         context
+    }
+
+    /// Whether a connection counts only once the server has answered.
+    fn greets(&self) -> bool {
+        true
+    }
+
+    /// What a client is told that has the wrong credentials.
+    fn refusal(&self) -> ErrorKind {
+        ErrorKind::Denied
+    }
+
+    /// Whether a server that is killed still has its data when it is back.
+    fn survives_a_restart(&self) -> bool {
+        true
     }
 
     /// Hears of every connection that is made.
@@ -140,6 +155,15 @@ pub(crate) struct Real {
     pub(crate) number: usize,
     /// What the honest backend measures time on.
     pub(crate) clock: Clock,
+    origin: Arc<dyn Connect>,
+    context: Context,
+}
+
+impl Real {
+    /// A further connection to the same place.
+    pub(crate) async fn another(&self) -> Result<Arc<dyn Backend>> {
+        self.origin.connect(self.context.clone()).await
+    }
 }
 
 impl Deref for Real {
@@ -150,21 +174,25 @@ impl Deref for Real {
     }
 }
 
-/// Connects to a store through a bend.
+/// Connects through a bend.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectBent {
-    store: MemoryStore,
+    origin: Arc<dyn Connect>,
     bend: Arc<dyn Bend>,
     connections: Arc<AtomicUsize>,
 }
 
 impl ConnectBent {
-    pub(crate) fn new(bend: Arc<dyn Bend>) -> Self {
+    pub(crate) fn new(origin: Arc<dyn Connect>, bend: Arc<dyn Bend>) -> Self {
         Self {
-            store: MemoryStore::new(),
+            origin,
             bend,
             connections: Arc::default(),
         }
+    }
+
+    pub(crate) fn to_memory(bend: Arc<dyn Bend>) -> Self {
+        Self::new(Arc::new(MemoryStore::new()), bend)
     }
 }
 
@@ -173,14 +201,15 @@ impl Connect for ConnectBent {
     async fn connect(&self, mut context: Context) -> Result<Arc<dyn Backend>> {
         // Whatever the client's clock does: the store has one, and that is right.
         context.clock = Clock::system();
-        let clock = context.clock.clone();
-        let backend = self.store.connect(self.bend.context(context)).await?;
+        let context = self.bend.context(context);
         let bent: Arc<dyn Backend> = Arc::new(Bent {
             bend: Arc::clone(&self.bend),
             real: Real {
-                backend,
+                backend: self.origin.connect(context.clone()).await?,
                 number: self.connections.fetch_add(1, Ordering::Relaxed),
-                clock,
+                clock: context.clock.clone(),
+                origin: Arc::clone(&self.origin),
+                context,
             },
         });
         self.bend.connected(&bent);

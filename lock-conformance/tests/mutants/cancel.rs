@@ -13,7 +13,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         LeavesDroppedWaiters,
         "leaves waiters in the queue that have gone",
-        ["R8.02", "R8.03", "R8.04", "R9.04", "R12.03"]
+        ["R8.02", "R8.03", "R8.04", "R9.04", "R9.11", "R12.03"],
+        Behind
     ),
     mutant!(
         KeepsLateGrants,

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use libtest_mimic::{Failed, Trial};
-use lock_conformance::CASES;
 
 use crate::table;
 
@@ -52,13 +51,12 @@ fn text() -> String {
         let _ = writeln!(text, "| `{}` | {} | {by} |", mutant.name, mutant.wrong);
     }
     text.push_str("\n## What each case kills\n\n| case | must hold | kills |\n|---|---|---|\n");
-    let kills = table::kills();
-    for case in CASES {
-        if let Some(killed) = kills.get(case.id) {
-            let sentence = case.name.replace('_', " ");
-            let killed: Vec<_> = killed.iter().map(|name| format!("`{name}`")).collect();
-            let _ = writeln!(text, "| {} | {sentence} | {} |", case.id, killed.join(" "));
-        }
+    for case in table::used_cases() {
+        let sentence = case.name.replace('_', " ");
+        let killed: Vec<_> = table::killed_by(case)
+            .map(|mutant| format!("`{}`", mutant.name))
+            .collect();
+        let _ = writeln!(text, "| {} | {sentence} | {} |", case.id, killed.join(" "));
     }
     text
 }

@@ -11,15 +11,19 @@ mod capability;
 mod clock;
 mod document;
 mod exclusion;
+mod far;
+mod late;
 mod leaks;
 mod lease;
 mod loss;
 mod mutant;
 mod names;
+mod outage;
 mod ownership;
 mod prelude;
 mod report;
 mod table;
+mod thrift;
 mod tokens;
 mod validity;
 mod waiting;
@@ -27,10 +31,9 @@ mod waiting;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use lock_conformance::{Ending, Report, run};
+use lock_conformance::{Case, Ending};
 
-use crate::bend::Honest;
-use crate::mutant::{BentHarness, Mutant};
+use crate::mutant::{Mutant, run_case};
 
 /// How many run side by side unless the command line says otherwise: nearly all of them only wait.
 const THREADS: usize = 24;
@@ -51,47 +54,48 @@ fn trials() -> Vec<Trial> {
     let mut trials = table::trials();
     trials.extend(document::trials());
     trials.extend(report::trials());
-    for mutant in table::mutants() {
-        for case in mutant.killed_by {
-            let title = format!("{}::is_killed_by_{case}", mutant.name);
+    for case in table::used_cases() {
+        let title = format!("Honest::passes_{}", case.id);
+        trials.push(Trial::test(title, move || passed(case)));
+        for mutant in table::killed_by(case) {
+            let title = format!("{}::is_killed_by_{}", mutant.name, case.id);
             trials.push(Trial::test(title, move || killed(mutant, case)));
         }
-    }
-    for case in table::used_cases() {
-        let title = format!("Honest::passes_{case}");
-        trials.push(Trial::test(title, move || passed(case)));
     }
     trials
 }
 
-fn run_case(harness: BentHarness, case: &str) -> Result<(Report, Ending), Failed> {
-    let report = run(harness, &format!("{case}::"));
-    let [result] = &report.results[..] else {
-        return Err(Failed::from(format!("{case} is not one case: {report}")));
+fn passed(case: &Case) -> Result<(), Failed> {
+    let report = run_case(case, None);
+    if report.is_success() {
+        return Ok(());
+    }
+    Err(Failed::from(format!("on the honest backend:\n{report}")))
+}
+
+fn killed(mutant: &Mutant, case: &Case) -> Result<(), Failed> {
+    let report = run_case(case, Some(mutant));
+    let fails = match &report.results[..] {
+        [result] => match &result.ending {
+            Ending::Failed(why) if why.contains("it hangs") => "only hangs when",
+            Ending::Failed(why) => {
+                if std::env::var_os("XX").is_some() {
+                    eprintln!(
+                        "KILL {} {} {:.1?}: {}",
+                        mutant.name,
+                        case.id,
+                        report.results[0].took,
+                        why.lines().nth(1).unwrap_or("")
+                    );
+                }
+                return Ok(());
+            }
+            _ => "does not see that",
+        },
+        _ => "is not one case, so nobody sees that",
     };
-    let ending = result.ending.clone();
-    Ok((report, ending))
-}
-
-fn passed(case: &str) -> Result<(), Failed> {
-    let honest = BentHarness(|| std::sync::Arc::new(Honest));
-    match run_case(honest, case)? {
-        (_, Ending::Passed) => Ok(()),
-        (report, _) => Err(Failed::from(format!("on the honest backend:\n{report}"))),
-    }
-}
-
-fn killed(mutant: &Mutant, case: &str) -> Result<(), Failed> {
-    let (report, ending) = run_case(BentHarness(mutant.bend), case)?;
-    match ending {
-        Ending::Failed(why) if why.contains("it hangs") => Err(Failed::from(format!(
-            "{case} only hangs on {}, which the runner has to end:\n{report}",
-            mutant.name
-        ))),
-        Ending::Failed(_) => Ok(()),
-        _ => Err(Failed::from(format!(
-            "{case} does not see that the backend {}:\n{report}",
-            mutant.wrong
-        ))),
-    }
+    let (case, wrong) = (case.id, mutant.wrong);
+    Err(Failed::from(format!(
+        "{case} {fails} the backend {wrong}:\n{report}"
+    )))
 }

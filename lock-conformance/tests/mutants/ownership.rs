@@ -6,7 +6,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         ReleasesWhateverTheNonce,
         "releases the hold that there is, whatever the nonce",
-        ["R5.01", "R5.02", "R5.03"]
+        ["R5.01", "R5.02", "R5.03", "R5.19"],
+        Behind
     ),
     mutant!(
         SaysEveryReleaseHeld,

@@ -5,12 +5,13 @@ pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use std::time::Duration;
 
+pub(crate) use futures_util::FutureExt;
 pub(crate) use futures_util::stream::{BoxStream, StreamExt};
 pub(crate) use lock_conformance::async_trait;
 pub(crate) use lock_core::{
-    Backend, Capabilities, Claim, Clock, Context, Cursor, Error, ErrorKind, Event, FencingToken,
-    Grant, LockName, LockState, Mode, Nonce, Page, Passed, Reach, Renewal, Replaced, Result,
-    Standing, Validity,
+    Backend, Capabilities, Claim, Clock, Connect, Context, Cursor, Error, ErrorKind, Event,
+    FencingToken, Grant, Identity, LockName, LockState, MemoryStore, Mode, Nonce, Page, Passed,
+    Reach, Renewal, Replaced, Result, Standing, Validity,
 };
 
 pub(crate) use crate::bend::{Bend, Real};
@@ -43,6 +44,10 @@ pub(crate) fn fresh(claim: &Claim) -> Claim {
 pub(crate) struct Shared<T>(Mutex<T>);
 
 impl<T> Shared<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,4 +56,13 @@ impl<T> Shared<T> {
 /// A client that is told of nothing.
 pub(crate) fn silence() -> BoxStream<'static, Event> {
     futures_util::stream::pending().boxed()
+}
+
+/// What the memory backend declares.
+pub(crate) fn capabilities_of_memory() -> Capabilities {
+    let context = Context::new(Identity::of_this_process("mutants"));
+    let connecting = MemoryStore::new();
+    let connected = connecting.connect(context).now_or_never();
+    let backend = connected.expect("memory has nothing to wait for");
+    backend.expect("memory is always there").capabilities()
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
-use lock_conformance::{Report, run};
+use lock_conformance::{CASES, Report, run};
 
 use crate::bend::Honest;
-use crate::mutant::BentHarness;
+use crate::mutant::{BentHarness, run_case};
 use crate::table;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -43,7 +43,8 @@ fn of_skipped() -> Result<(), Failed> {
 fn of_a_failure() -> Result<(), Failed> {
     let mutant = table::mutants().find(|mutant| mutant.name == "ReusesTokens");
     let mutant = mutant.ok_or("there is no such mutant")?;
-    let text = run(BentHarness(mutant.bend), "R2.01::").to_string();
+    let case = CASES.iter().find(|case| case.id == "R2.01");
+    let text = run_case(case.ok_or("there is no such case")?, Some(mutant)).to_string();
     for part in [
         "tokens grow: seen",
         "granted 7",

@@ -1,74 +1,63 @@
 //! The kill table: every mutant, and what has to be true of all of them together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
 use lock_conformance::{CASES, Case, Need};
-use lock_core::{Capabilities, Connect, Context, Identity, MemoryStore};
 
 use crate::mutant::Mutant;
+use crate::prelude::capabilities_of_memory;
 use crate::{
-    bounds, cancel, capability, clock, exclusion, leaks, lease, loss, names, ownership, tokens,
-    validity, waiting,
+    bounds, cancel, capability, clock, exclusion, far, late, leaks, lease, loss, names, outage,
+    ownership, thrift, tokens, validity, waiting,
 };
 
 /// In the order of the rules.
-const GROUPS: [&[Mutant]; 13] = [
+const GROUPS: [&[Mutant]; 16] = [
     exclusion::MUTANTS,
     tokens::MUTANTS,
     validity::MUTANTS,
     clock::MUTANTS,
     loss::MUTANTS,
     ownership::MUTANTS,
+    late::MUTANTS,
     lease::MUTANTS,
     waiting::MUTANTS,
     cancel::MUTANTS,
     bounds::MUTANTS,
+    outage::MUTANTS,
     names::MUTANTS,
     capability::MUTANTS,
     leaks::MUTANTS,
+    thrift::MUTANTS,
 ];
 
 pub(crate) fn mutants() -> impl Iterator<Item = &'static Mutant> {
     GROUPS.into_iter().flatten()
 }
 
+/// What the case was written to find, among others.
+pub(crate) fn killed_by(case: &Case) -> impl Iterator<Item = &'static Mutant> {
+    let id = case.id;
+    mutants().filter(move |mutant| mutant.killed_by.contains(&id))
+}
+
 /// The cases that kill something, in the order of the suite.
-pub(crate) fn used_cases() -> Vec<&'static str> {
-    let kills = kills();
-    CASES
-        .iter()
-        .map(|case| case.id)
-        .filter(|id| kills.contains_key(id))
-        .collect()
+pub(crate) fn used_cases() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().filter(|case| killed_by(case).next().is_some())
 }
 
-/// What each case kills.
-pub(crate) fn kills() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let mut kills: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for mutant in mutants() {
-        for case in mutant.killed_by {
-            kills.entry(*case).or_default().push(mutant.name);
-        }
-    }
-    kills
-}
-
-/// The cases that the memory backend runs, with and without capabilities of its own.
-pub(crate) fn cases_in_reach() -> Result<Vec<&'static Case>, Failed> {
-    let capabilities = declared_by_memory()?;
-    let met = |need: &Need| matches!(need, Need::Capability(_, has) if has(&capabilities));
-    let in_reach = |case: &&Case| case.needs.iter().all(met);
-    Ok(CASES.iter().filter(in_reach).collect())
-}
-
-fn declared_by_memory() -> Result<Capabilities, Failed> {
-    let context = Context::new(Identity::of_this_process("kill table"));
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let backend: Arc<_> = runtime.block_on(MemoryStore::new().connect(context))?;
-    Ok(backend.capabilities())
+/// The cases that can be run here: those that need nothing, or something that memory declares or that
+/// can be broken in this process.
+fn cases_in_reach() -> impl Iterator<Item = &'static Case> {
+    let capabilities = capabilities_of_memory();
+    let met = move |need: &Need| match need {
+        Need::Capability(_, has) => has(&capabilities),
+        Need::Fault(fault) => far::offers(*fault),
+        Need::Processes => false,
+    };
+    CASES.iter().filter(move |case| case.needs.iter().all(&met))
 }
 
 /// The table as the test prints it.
@@ -79,7 +68,7 @@ pub(crate) fn summary() -> String {
         // Cannot fail: it is a string.
         let _ = writeln!(text, "  {:<28} {by:<40} {}", mutant.name, mutant.wrong);
     }
-    let (mutants, cases) = (mutants().count(), used_cases().len());
+    let (mutants, cases) = (mutants().count(), used_cases().count());
     let _ = writeln!(text, "{mutants} mutants, killed by {cases} cases");
     text
 }
@@ -121,18 +110,17 @@ fn names_are_unique() -> Result<(), Failed> {
 
 fn cases_exist() -> Result<(), Failed> {
     let there: BTreeSet<_> = CASES.iter().map(|case| case.id).collect();
-    let unknown: Vec<_> = kills()
-        .into_keys()
-        .filter(|case| !there.contains(case))
+    let named: BTreeSet<_> = mutants()
+        .flat_map(|mutant| mutant.killed_by)
+        .copied()
         .collect();
+    let unknown: Vec<_> = named.difference(&there).collect();
     ensure(unknown.is_empty(), || format!("there are no {unknown:?}"))
 }
 
 fn every_case_kills() -> Result<(), Failed> {
-    let kills = kills();
-    let toothless: Vec<_> = cases_in_reach()?
-        .into_iter()
-        .filter(|case| !kills.contains_key(case.id))
+    let toothless: Vec<_> = cases_in_reach()
+        .filter(|case| killed_by(case).next().is_none())
         .collect();
     ensure(toothless.is_empty(), || {
         format!("these kill nothing: {toothless:?}")

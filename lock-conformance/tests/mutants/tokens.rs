@@ -33,7 +33,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "grants tokens above the largest that it declares",
         ["R2.06"]
     ),
-    mutant!(IgnoresTheBase, "ignores the fence base", ["R2.07"]),
+    mutant!(
+        IgnoresTheBase,
+        "ignores the fence base, also its own after a loss of data",
+        ["R2.07", "R2.14"],
+        Behind
+    ),
     mutant!(
         RepeatsABrokenToken,
         "gives the token of a broken hold to the next one",

@@ -6,7 +6,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         CountsFromTheReply,
         "counts the validity of a grant from the arrival of its reply",
-        ["R3.01", "R3.02"]
+        ["R3.01", "R3.02", "R3.03", "R3.04", "R3.05", "R3.06"]
     ),
     mutant!(
         AddsItsMargin,
@@ -16,12 +16,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         BelievesForEver,
         "grants validities without an end, and pushes no end either",
-        ["R3.09", "R4.02", "R4.06", "R4.07", "R4.09", "R5.11"]
+        [
+            "R3.09", "R4.02", "R4.06", "R4.07", "R4.09", "R4.12", "R4.13", "R5.11"
+        ]
     ),
     mutant!(
         RenewsNothing,
         "says that it has extended a lease, and has not",
-        ["R3.10", "R6.04"]
+        ["R3.10", "R4.14", "R6.04"]
     ),
 ];
 
@@ -34,6 +36,18 @@ impl Bend for CountsFromTheReply {
         // A slow network between the server's decision and the reply's arrival.
         real.clock.sleep(Duration::from_millis(100)).await;
         Grant::new(claim, grant.token(), whole(&real.clock, claim))
+    }
+
+    async fn renew(&self, real: &Real, grants: &[&Grant]) -> Vec<Result<Renewal>> {
+        let answers = real.renew(grants).await;
+        answers
+            .into_iter()
+            .zip(grants)
+            .map(|(answer, grant)| match answer? {
+                Renewal::Extended(_) => Ok(Renewal::Extended(whole(&real.clock, grant.claim()))),
+                Renewal::Gone => Ok(Renewal::Gone),
+            })
+            .collect()
     }
 }
 
