@@ -78,18 +78,7 @@ fn killed(mutant: &Mutant, case: &Case) -> Result<(), Failed> {
     let fails = match &report.results[..] {
         [result] => match &result.ending {
             Ending::Failed(why) if why.contains("it hangs") => "only hangs when",
-            Ending::Failed(why) => {
-                if std::env::var_os("XX").is_some() {
-                    eprintln!(
-                        "KILL {} {} {:.1?}: {}",
-                        mutant.name,
-                        case.id,
-                        report.results[0].took,
-                        why.lines().nth(1).unwrap_or("")
-                    );
-                }
-                return Ok(());
-            }
+            Ending::Failed(_) => return Ok(()),
             _ => "does not see that",
         },
         _ => "is not one case, so nobody sees that",
