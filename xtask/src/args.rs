@@ -16,6 +16,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// What CI runs: the same as `test`
     Ci,
+    /// Breaks copies of core in one way each, and runs the cases of the suite that find it
+    Mutants,
     /// Fetches the pinned Valkey that clock tests use, and prints where it is
     Valkey,
     /// Fetches the pinned etcd 3.5 that some tests use besides Debian's, and prints where it is

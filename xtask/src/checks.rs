@@ -9,7 +9,7 @@ use crate::args::TestArgs;
 use crate::steps::{self, Steps};
 use crate::wheel::{self, Server};
 use crate::workspace::{Workspace, may_be_missing};
-use crate::{example, install};
+use crate::{example, install, mutants};
 
 const FACADE: &str = "distlock";
 
@@ -29,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> 
         )),
     )?;
     tests(workspace, args, &fetched, steps)?;
+    steps.run("mutants of core", |_| mutants::run(workspace))?;
     features(workspace, steps)?;
     steps.command(
         "docs",

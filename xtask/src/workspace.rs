@@ -65,6 +65,16 @@ impl Workspace {
         self.target.join("test-servers")
     }
 
+    /// A file or folder of the workspace.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Where the copy of the sources is that has mutants in it.
+    pub(crate) fn mutated_copy(&self) -> PathBuf {
+        self.target.join("mutated")
+    }
+
     /// The features of a package, `default` aside.
     pub(crate) fn features(&self, package: &str) -> Result<Vec<String>> {
         let packages = self.metadata["packages"].as_array();

@@ -32,6 +32,11 @@ pub(super) const CASES: &[Entry] = &[
     case!("R8.12", client_outlives_the_runtime_it_was_opened_on),
     case!("R8.13", wait_dropped_while_it_is_granted_leaves_nothing),
     case!("R8.14", connect_dropped_at_every_poll_leaves_nothing),
+    case!(
+        "R8.15",
+        grant_that_arrives_when_its_caller_has_gone_is_given_back,
+        needs(&[Need::Fault(Fault::HoldReplies)]),
+    ),
 ];
 
 /// Polls `future` at most `polls` times, each time after it asked for it; `None` if that was not
@@ -84,6 +89,13 @@ async fn wait_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
         if let Some(guard) = finished {
             ensure(guard?.is_none(), "a held lock was granted")?;
         }
+        s.until_queued(&a, &name, 0).await?;
+        // And one that certainly stands in the queue when it is dropped.
+        let mutex = b.mutex(&name).ttl(LONG);
+        let mut wait = Box::pin(async move { mutex.acquire().await });
+        ensure_pending(&mut wait, "a wait for a held lock")?;
+        s.until_queued(&a, &name, 1).await?;
+        drop(wait);
         s.until_queued(&a, &name, 0).await?;
         ensure(a.still_held(&held), "the holder was disturbed")?;
         released_clean(a.give_up(held).await?)?;
@@ -364,4 +376,24 @@ async fn connect_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
     let a = s.client().await?;
     let guard = a.hold(&s.name("n")).await?;
     released_clean(a.give_up(guard).await?)
+}
+
+async fn grant_that_arrives_when_its_caller_has_gone_is_given_back(s: Stand) -> Check {
+    let (a, b) = (s.proxied_client().await?, s.client().await?);
+    let name = s.name("n");
+    s.faults().hold_replies(true).await?;
+    let trying = tokio::spawn({
+        let (a, name) = (a.clone(), name.clone());
+        async move { drop(a.attempt(&name).await) }
+    });
+    s.until_state(&b, &name, "granted by the server", |state| {
+        state.holders.len() == 1
+    })
+    .await?;
+    trying.abort();
+    // Its future is dropped before its answer comes.
+    ensure(trying.await.is_err(), "a try ended without its answer")?;
+    s.faults().hold_replies(false).await?;
+    s.at_rest(&name).await?;
+    s.until_idle(&a).await
 }

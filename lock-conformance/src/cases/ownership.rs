@@ -252,7 +252,8 @@ async fn same_owner_gets_the_same_hold_without_a_network_call(s: Stand) -> Check
     let owner = OwnerId::new();
     let outer = a.mutex(&name).ttl(LONG).owner(owner).acquire().await?;
     let again = || async {
-        let inner = a.mutex(&name).ttl(LONG).owner(owner).acquire().await?;
+        let inner = a.mutex(&name).ttl(LONG).owner(owner);
+        let inner = within(SOON, "an inner acquire", inner.acquire()).await??;
         ensure_eq(
             inner.token(),
             outer.token(),

@@ -207,8 +207,9 @@ async fn bounded_wait_ends_in_time_and_leaves_nothing(s: Stand) -> Check {
     let name = s.name("n");
     let held = a.hold(&name).await?;
     for wait in [ms(200), ms(300), ms(500)] {
-        let (guard, took) = timed(b.hold_within(&name, wait)).await;
-        ensure(guard?.is_none(), "a held lock was granted")?;
+        let waiting = within(wait + SOON, "the end of a wait", b.hold_within(&name, wait));
+        let (guard, took) = timed(waiting).await;
+        ensure(guard??.is_none(), "a held lock was granted")?;
         ensure(took >= wait, format!("a wait of {wait:?} took {took:?}"))?;
         ensure(
             took <= wait + s.slack() + secs(1),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::table;
+use crate::{core, table};
 
 /// Set it to have the document written instead of compared.
 const WRITE: &str = "LOCK_TEST_WRITE_DOCS";
@@ -15,12 +15,14 @@ const PREFACE: &str = "\
 # Mutants
 
 A suite that lets a broken backend pass is worth nothing. So the suite is tested too: these backends are
-broken in one way each (most of them are the memory backend with one operation bent), and each case
-named beside one passes without the defect and fails with it.
+broken in one way each, and each case named beside one passes without the defect and fails with it. They are
+the memory backend with one operation bent, or a clock; where a case breaks something, behind a network that
+holds, drops and cuts in one process. `cargo test -p lock-conformance --test mutants` runs them.
 
-`cargo test -p lock-conformance --test mutants` runs all of it, and fails when this page is not what it
-ran; with `LOCK_TEST_WRITE_DOCS=1` it writes the page. The mutants are in
-`lock-conformance/tests/mutants`, a file for each group.
+Core is broken too, line by line, in a copy of its source: `cargo xtask mutants` runs those.
+
+The mutants are in `lock-conformance/tests/mutants`, a file for each group. This page is written by that
+test (`LOCK_TEST_WRITE_DOCS=1`), which fails when it is not what was run.
 ";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -50,11 +52,21 @@ fn text() -> String {
         // Cannot fail: it is a string.
         let _ = writeln!(text, "| `{}` | {} | {by} |", mutant.name, mutant.wrong);
     }
+    text.push_str("\n## The same for core\n\n");
+    text.push_str("| mutant | core … | killed by |\n|---|---|---|\n");
+    for mutant in core::mutants() {
+        let by = mutant.killed_by.join(" ");
+        let _ = writeln!(text, "| {} | {} | {by} |", mutant.name, mutant.wrong);
+    }
     text.push_str("\n## What each case kills\n\n| case | must hold | kills |\n|---|---|---|\n");
     for case in table::used_cases() {
         let sentence = case.name.replace('_', " ");
         let killed: Vec<_> = table::killed_by(case)
             .map(|mutant| format!("`{}`", mutant.name))
+            .chain(core::mutants().into_iter().filter_map(|mutant| {
+                let kills = mutant.killed_by.iter().any(|id| id == case.id);
+                kills.then_some(mutant.name)
+            }))
             .collect();
         let _ = writeln!(text, "| {} | {sentence} | {} |", case.id, killed.join(" "));
     }

@@ -9,6 +9,7 @@ mod bounds;
 mod cancel;
 mod capability;
 mod clock;
+mod core;
 mod document;
 mod exclusion;
 mod far;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
 fn trials() -> Vec<Trial> {
     let mut trials = table::trials();
     trials.extend(document::trials());
+    trials.extend(core::trials());
     trials.extend(report::trials());
     for case in table::used_cases() {
         let title = format!("Honest::passes_{}", case.id);
