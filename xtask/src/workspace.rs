@@ -78,9 +78,14 @@ impl Workspace {
         self.target.join("conformance")
     }
 
-    /// A file of the workspace.
+    /// A file or folder of the workspace.
     pub(crate) fn file(&self, path: &str) -> PathBuf {
         self.root.join(path)
+    }
+
+    /// Where the copy of the sources is that has mutants in it.
+    pub(crate) fn mutated_copy(&self) -> PathBuf {
+        self.target.join("mutated")
     }
 
     /// The features of a package, `default` aside.

@@ -110,10 +110,8 @@ async fn busy_is_an_answer_and_not_an_error(s: Stand) -> Check {
     let name = s.name("n");
     let held = a.hold(&name).await?;
     ensure(b.attempt(&name).await?.is_none(), "a try of a held lock")?;
-    ensure(
-        b.hold_within(&name, ms(500)).await?.is_none(),
-        "a bounded wait for a held lock",
-    )?;
+    let waited = within(SOON, "an end of the wait", b.hold_within(&name, ms(500)));
+    ensure(waited.await??.is_none(), "a bounded wait for a held lock")?;
     released_clean(a.give_up(held).await?)
 }
 
@@ -150,7 +148,7 @@ async fn unusable_ttls_are_refused_and_send_nothing(s: Stand) -> Check {
 async fn closed_client_refuses_new_work(s: Stand) -> Check {
     let a = s.client().await?;
     let name = s.name("n");
-    let report = a.shutdown(SOON).await?;
+    let report = within(SOON, "shutdown of an idle client", a.shutdown(SOON)).await??;
     ensure(
         report.is_clean(),
         format!("an idle client's report: {report:?}"),

@@ -1,12 +1,13 @@
 //! R8: dropping anything at any moment leaves nothing behind.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use lock_core::Locks;
+use async_trait::async_trait;
+use lock_core::{Backend, Connect, Locks};
 
 use super::prelude::*;
 use super::seeded::run_seeded;
@@ -35,6 +36,11 @@ pub(super) const CASES: &[Entry] = &[
     case!("R8.14", connect_dropped_at_every_poll_leaves_nothing),
     case!(
         "R8.15",
+        grant_that_arrives_when_its_caller_has_gone_is_given_back,
+        needs(&[Need::Fault(Fault::HoldReplies)]),
+    ),
+    case!(
+        "R8.16",
         seeded_waits_that_end_at_random_leave_nothing,
         deadline(120)
     ),
@@ -90,6 +96,13 @@ async fn wait_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
         if let Some(guard) = finished {
             ensure(guard?.is_none(), "a held lock was granted")?;
         }
+        s.until_queued(&a, &name, 0).await?;
+        // And one that certainly stands in the queue when it is dropped.
+        let mutex = b.mutex(&name).ttl(LONG);
+        let mut wait = Box::pin(async move { mutex.acquire().await });
+        ensure_pending(&mut wait, "a wait for a held lock")?;
+        s.until_queued(&a, &name, 1).await?;
+        drop(wait);
         s.until_queued(&a, &name, 0).await?;
         ensure(a.still_held(&held), "the holder was disturbed")?;
         released_clean(a.give_up(held).await?)?;
@@ -304,7 +317,7 @@ async fn wait_dropped_while_it_is_granted_leaves_nothing(s: Stand) -> Check {
     let (a, b) = (s.client().await?, s.client().await?);
     let name = s.name("n");
     for _ in 0..30 {
-        let held = a.hold(&name).await?;
+        let held = within(SOON, "free again", a.hold(&name)).await??;
         let waiting = tokio::spawn({
             let (b, name) = (b.clone(), name.clone());
             async move { drop(b.hold(&name).await) }
@@ -322,27 +335,74 @@ async fn wait_dropped_while_it_is_granted_leaves_nothing(s: Stand) -> Check {
     s.until_idle(&b).await
 }
 
-/// Counts how often it is woken.
-struct Count(AtomicUsize);
+/// A connector that remembers, without keeping them, the backends that it has made.
+#[derive(Clone, Debug)]
+struct Remembering {
+    inner: Arc<dyn Connect>,
+    made: Arc<Mutex<Vec<Weak<dyn Backend>>>>,
+}
 
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+impl Remembering {
+    fn new(inner: Box<dyn Connect>) -> Self {
+        Self {
+            inner: inner.into(),
+            made: Arc::default(),
+        }
+    }
+
+    /// Whether it has made so many, and all of them are gone.
+    fn all_gone(&self, count: usize) -> bool {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.len() == count && made.iter().all(|made| made.strong_count() == 0)
+    }
+}
+
+#[async_trait]
+impl Connect for Remembering {
+    async fn connect(&self, context: lock_core::Context) -> lock_core::Result<Arc<dyn Backend>> {
+        let backend = self.inner.connect(context).await?;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.push(Arc::downgrade(&backend));
+        Ok(backend)
     }
 }
 
 async fn connect_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
-    // Polled by hand, without a runtime: `open` must not need one.
-    let woken = Arc::new(Count(AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&woken));
-    let mut open: Pin<Box<dyn Future<Output = _> + Send>> =
-        Box::pin(Locks::open(s.connector(), s.options()));
-    let first = open.as_mut().poll(&mut Context::from_waker(&waker));
-    drop(first);
-    drop(open);
+    // First polled by hand, without a runtime: `open` must not need one.
+    let connect = Remembering::new(s.connector());
+    let mut open = Box::pin(Locks::open(connect.clone(), s.options()));
+    let first = open.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    drop((first, open));
+    for polls in 1..4 {
+        drop(polled(Locks::open(connect.clone(), s.options()), polls).await);
+    }
+    // Each goes on to connect; a client that nobody got is closed then, and its backend with it.
+    let gone = || async { Ok(connect.all_gone(4).then_some(())) };
+    s.eventually("every dropped client has come and gone", SOON, gone)
+        .await?;
     let a = s.client().await?;
     let guard = a.hold(&s.name("n")).await?;
     released_clean(a.give_up(guard).await?)
+}
+
+async fn grant_that_arrives_when_its_caller_has_gone_is_given_back(s: Stand) -> Check {
+    let (a, b) = (s.proxied_client().await?, s.client().await?);
+    let name = s.name("n");
+    s.faults().hold_replies(true).await?;
+    let trying = tokio::spawn({
+        let (a, name) = (a.clone(), name.clone());
+        async move { drop(a.attempt(&name).await) }
+    });
+    s.until_state(&b, &name, "granted by the server", |state| {
+        state.holders.len() == 1
+    })
+    .await?;
+    trying.abort();
+    // Its future is dropped before its answer comes.
+    ensure(trying.await.is_err(), "a try ended without its answer")?;
+    s.faults().hold_replies(false).await?;
+    s.at_rest(&name).await?;
+    s.until_idle(&a).await
 }
 
 async fn seeded_waits_that_end_at_random_leave_nothing(s: Stand) -> Check {

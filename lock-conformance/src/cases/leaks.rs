@@ -169,7 +169,8 @@ async fn dropped_guards_leave_nothing(s: Stand) -> Check {
     let a = s.client().await?;
     let before = a.stats();
     for round in 0..100 {
-        drop(a.hold(&s.name(&(round % 10).to_string())).await?);
+        let again = s.name(&(round % 10).to_string());
+        drop(within(SOON, "free again", a.hold(&again)).await??);
     }
     no_growth(&s, &a, before).await?;
     for label in 0..10 {

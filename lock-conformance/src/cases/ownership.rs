@@ -83,6 +83,8 @@ async fn late_release_does_not_free_the_successor(s: Stand) -> Check {
         matches!(late, Released::WasLost(_)),
         format!("a late release says {late:?}"),
     )?;
+    // What the client sends on behalf of the old hold has been sent.
+    s.until_idle(&a).await?;
     ensure(b.still_held(&new), "the successor still holds")?;
     ensure(
         c.attempt(&name).await?.is_none(),
@@ -250,7 +252,8 @@ async fn same_owner_gets_the_same_hold_without_a_network_call(s: Stand) -> Check
     let owner = OwnerId::new();
     let outer = a.mutex(&name).ttl(LONG).owner(owner).acquire().await?;
     let again = || async {
-        let inner = a.mutex(&name).ttl(LONG).owner(owner).acquire().await?;
+        let inner = a.mutex(&name).ttl(LONG).owner(owner);
+        let inner = within(SOON, "an inner acquire", inner.acquire()).await??;
         ensure_eq(
             inner.token(),
             outer.token(),

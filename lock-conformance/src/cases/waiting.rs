@@ -215,8 +215,9 @@ async fn bounded_wait_ends_in_time_and_leaves_nothing(s: Stand) -> Check {
     let name = s.name("n");
     let held = a.hold(&name).await?;
     for wait in [ms(200), ms(300), ms(500)] {
-        let (guard, took) = timed(b.hold_within(&name, wait)).await;
-        ensure(guard?.is_none(), "a held lock was granted")?;
+        let waiting = within(wait + SOON, "the end of a wait", b.hold_within(&name, wait));
+        let (guard, took) = timed(waiting).await;
+        ensure(guard??.is_none(), "a held lock was granted")?;
         ensure(took >= wait, format!("a wait of {wait:?} took {took:?}"))?;
         ensure(
             took <= wait + s.slack() + secs(1),
@@ -356,7 +357,7 @@ async fn waiters_progress_although_every_notification_is_dropped(s: Stand) -> Ch
         let held = a.hold(&name).await?;
         let waiting = queue_up(&s, &b, &a, &name, 1).await?;
         released_clean(a.give_up(held).await?)?;
-        let (guard, took) = timed(within(LONG, "progress", joined(waiting))).await;
+        let (guard, took) = timed(within(limit + SOON, "progress", joined(waiting))).await;
         let guard = guard??;
         ensure(
             took <= limit + s.slack(),

@@ -1,0 +1,400 @@
+//! A client of the server: the same as any backend, with messages in between.
+
+use std::future::pending;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use lock_core::Connect;
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+
+use super::network::Network;
+use super::server::Server;
+use crate::prelude::*;
+
+/// How often a waiter asks about its place, in case a push was lost.
+const PLACE_RENEWAL: Duration = Duration::from_millis(500);
+/// Between two attempts of a waiter that is out of reach.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The way to the server over a network.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectFar {
+    pub(super) server: Arc<Server>,
+    pub(super) network: Arc<Network>,
+    /// Whether it waits for the server to answer.
+    pub(super) greets: bool,
+}
+
+#[async_trait]
+impl Connect for ConnectFar {
+    async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
+        if self.greets {
+            self.server.attends().await?;
+        }
+        self.server.connections.fetch_add(1, Ordering::Relaxed);
+        let (pushes, events) = mpsc::unbounded_channel();
+        let session = Arc::new(Session {
+            server: Arc::clone(&self.server),
+            network: Arc::clone(&self.network),
+            context,
+            store: AsyncMutex::new(None),
+            pushes,
+        });
+        tokio::spawn(tell_of_reconnects(Arc::clone(&session)));
+        Ok(Arc::new(Far {
+            session,
+            book: Shared::default(),
+            events: Shared::new(Some(events)),
+            open: Shared::new(true),
+        }))
+    }
+}
+
+/// What the server has of one client.
+#[derive(Debug)]
+struct Session {
+    server: Arc<Server>,
+    network: Arc<Network>,
+    context: Context,
+    /// The connection to what is stored, and how often the server had lost its data before.
+    store: AsyncMutex<Option<(u64, Arc<dyn Backend>)>>,
+    pushes: mpsc::UnboundedSender<Event>,
+}
+
+impl Session {
+    async fn store(&self) -> Result<Arc<dyn Backend>> {
+        let losses = self.server.losses();
+        let mut store = self.store.lock().await;
+        if let Some((before, backend)) = &*store
+            && *before == losses
+        {
+            return Ok(Arc::clone(backend));
+        }
+        let backend = self.server.open(self.context.clone()).await?;
+        let (network, pushes) = (Arc::clone(&self.network), self.pushes.clone());
+        let mut events = backend.events();
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                if network.push().await {
+                    // A client that has gone hears nothing.
+                    let _ = pushes.send(event);
+                }
+            }
+        });
+        *store = Some((losses, Arc::clone(&backend)));
+        Ok(backend)
+    }
+
+    /// Executes a request, as soon as the server attends to it.
+    async fn execute<T, F>(
+        &self,
+        text: &str,
+        request: impl FnOnce(Arc<dyn Backend>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.server.attends().await?;
+        self.server.received(text)?;
+        request(self.store().await?).await
+    }
+}
+
+async fn tell_of_reconnects(session: Arc<Session>) {
+    loop {
+        let (cuts, kills) = (session.network.cuts(), session.server.kills());
+        tokio::select! {
+            () = session.network.cut_since(cuts) => {}
+            () = session.server.killed_since(kills) => {}
+        }
+        session.server.is_back().await;
+        if session.pushes.send(Event::Reconnected).is_err() {
+            return;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Far {
+    session: Arc<Session>,
+    /// The claims as the server has them. What it reports of their progress is not seen here.
+    book: Shared<HashMap<Nonce, Claim>>,
+    events: Shared<Option<mpsc::UnboundedReceiver<Event>>>,
+    open: Shared<bool>,
+}
+
+impl Far {
+    /// Sends a request, and waits for its answer for as long as the connection lasts.
+    async fn ask<T, F>(
+        &self,
+        text: String,
+        claim: Option<&Claim>,
+        request: impl FnOnce(Arc<dyn Backend>) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (server, network) = (&self.session.server, &self.session.network);
+        let (cuts, kills) = (network.cuts(), server.kills());
+        if !server.is_up() {
+            return Err(Error::new(ErrorKind::Unavailable, "ask"));
+        }
+        if let Some(claim) = claim.filter(|claim| claim.progress.reach() == Reach::Unsent) {
+            claim.progress.report(Reach::Sent);
+        }
+        let (reply, answer) = oneshot::channel();
+        let (session, sent) = (Arc::clone(&self.session), text.clone());
+        let executing = async move {
+            // Who asked may have gone.
+            let _ = reply.send(session.execute(&sent, request).await);
+        };
+        network.carry(&text, executing.boxed());
+        let answered = async {
+            match answer.await {
+                Ok(outcome) => {
+                    network.reply().await;
+                    outcome
+                }
+                // It never arrived.
+                Err(_) => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = answered => outcome,
+            () = network.cut_since(cuts) => Err(Error::new(ErrorKind::Indeterminate, "ask")),
+            () = server.killed_since(kills) => Err(Error::new(ErrorKind::Indeterminate, "ask")),
+        }
+    }
+
+    /// The claim as the server has it.
+    fn known(&self, claim: &Claim) -> Claim {
+        let mut book = self.book.lock();
+        let known = book.entry(claim.nonce).or_insert_with(|| unobserved(claim));
+        known.clone()
+    }
+
+    /// Puts the claim into the queue unless it is there, and says how it stands. Its grant, if it comes
+    /// later, is pushed.
+    async fn stand(&self, claim: &Claim, push: oneshot::Sender<Grant>) -> Result<Standing> {
+        let (known, session) = (self.known(claim), Arc::clone(&self.session));
+        let text = format!("stand {}", claim.name);
+        self.ask(text, Some(claim), move |store| async move {
+            let waiting = known.clone();
+            let mut acquiring: BoxFuture<'static, _> =
+                async move { store.acquire(&waiting).await }.boxed();
+            match futures_util::poll!(&mut acquiring) {
+                std::task::Poll::Ready(grant) => {
+                    let grant = grant?;
+                    session.server.granted(&grant);
+                    Ok(Standing::Granted(grant))
+                }
+                std::task::Poll::Pending => {
+                    tokio::spawn(push_grant(session, acquiring, push));
+                    Ok(Standing::Queued)
+                }
+            }
+        })
+        .await
+    }
+
+    /// The grant as core asked for it.
+    fn heard(claim: &Claim, grant: &Grant) -> Grant {
+        Grant::new(claim, grant.token(), grant.validity())
+    }
+
+    fn heard_standing(claim: &Claim, standing: Standing) -> Standing {
+        match standing {
+            Standing::Granted(grant) => Standing::Granted(Self::heard(claim, &grant)),
+            Standing::Queued => Standing::Queued,
+        }
+    }
+
+    fn leave(&self) {
+        if std::mem::take(&mut *self.open.lock()) {
+            let connections = &self.session.server.connections;
+            connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Waits for a grant on behalf of a waiter, for as long as there is one and the store it stands in.
+async fn push_grant(
+    session: Arc<Session>,
+    acquiring: BoxFuture<'static, Result<Grant>>,
+    mut push: oneshot::Sender<Grant>,
+) {
+    let losses = session.server.losses();
+    let grant = tokio::select! {
+        grant = acquiring => grant,
+        () = push.closed() => return,
+        () = session.server.lost_since(losses) => return,
+    };
+    if let Ok(grant) = grant {
+        session.server.granted(&grant);
+        if session.network.push().await {
+            // Whoever waited may have gone.
+            let _ = push.send(grant);
+        } else {
+            // Lost on the way: the waiter is not told that nothing will come.
+            push.closed().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Far {
+    fn capabilities(&self) -> Capabilities {
+        capabilities_of_memory()
+    }
+
+    async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
+        let (known, server) = (self.known(claim), Arc::clone(&self.session.server));
+        let text = format!("try {}", claim.name);
+        let grant = self
+            .ask(text, Some(claim), move |store| async move {
+                let grant = store.try_acquire(&known).await?;
+                grant.iter().for_each(|grant| server.granted(grant));
+                Ok(grant)
+            })
+            .await?;
+        Ok(grant.map(|grant| Self::heard(claim, &grant)))
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Grant> {
+        loop {
+            let (push, pushed) = oneshot::channel();
+            match self.stand(claim, push).await {
+                Ok(Standing::Granted(grant)) => return Ok(Self::heard(claim, &grant)),
+                Ok(Standing::Queued) => claim.progress.report(Reach::Queued),
+                Err(error) => {
+                    let in_queue = matches!(claim.progress.reach(), Reach::Queued | Reach::Adrift);
+                    if !in_queue || !error.is_retryable() {
+                        return Err(error);
+                    }
+                    claim.progress.report(Reach::Adrift);
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                Ok(grant) = pushed => return Ok(Self::heard(claim, &grant)),
+                () = tokio::time::sleep(PLACE_RENEWAL) => {}
+            }
+        }
+    }
+
+    async fn renew(&self, grants: &[&Grant]) -> Vec<Result<Renewal>> {
+        let names: Vec<_> = grants.iter().map(|g| g.claim().name.as_str()).collect();
+        let text = format!("renew {}", names.join(" "));
+        let known: Vec<_> = grants
+            .iter()
+            .map(|grant| Grant::new(&self.known(grant.claim()), grant.token(), grant.validity()))
+            .collect();
+        let answers = self.ask(text, None, move |store| async move {
+            Ok(store.renew(&known.iter().collect::<Vec<_>>()).await)
+        });
+        match answers.await {
+            Ok(answers) => answers,
+            Err(error) => vec![Err(error); grants.len()],
+        }
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<bool> {
+        let known = self.known(claim);
+        let text = format!("release {}", claim.name);
+        let held = self
+            .ask(text, None, move |store| async move {
+                store.release(&known).await
+            })
+            .await?;
+        self.book.lock().remove(&claim.nonce);
+        Ok(held)
+    }
+
+    async fn pass(&self, held: &Claim, next: &Claim) -> Result<Passed> {
+        let (known, after) = (self.known(held), self.known(next));
+        let server = Arc::clone(&self.session.server);
+        let text = format!("pass {}", held.name);
+        let passed = self
+            .ask(text, Some(next), move |store| async move {
+                let passed = store.pass(&known, &after).await?;
+                if let Standing::Granted(grant) = &passed.next {
+                    server.granted(grant);
+                }
+                Ok(passed)
+            })
+            .await?;
+        self.book.lock().remove(&held.nonce);
+        Ok(Passed {
+            released: passed.released,
+            next: Self::heard_standing(next, passed.next),
+        })
+    }
+
+    async fn replace(&self, waiting: &Claim, next: &Claim) -> Result<Replaced> {
+        let (known, after) = (self.known(waiting), self.known(next));
+        let text = format!("replace {}", waiting.name);
+        let replaced = self
+            .ask(text, Some(next), move |store| async move {
+                store.replace(&known, &after).await
+            })
+            .await?;
+        self.book.lock().remove(&waiting.nonce);
+        Ok(match replaced {
+            Replaced::Now(standing) => Replaced::Now(Self::heard_standing(next, standing)),
+            Replaced::Gone => Replaced::Gone,
+        })
+    }
+
+    fn events(&self) -> BoxStream<'static, Event> {
+        match self.events.lock().take() {
+            Some(events) => futures_util::stream::unfold(events, |mut events| async move {
+                events.recv().await.map(|event| (event, events))
+            })
+            .boxed(),
+            None => silence(),
+        }
+    }
+
+    async fn inspect(&self, name: &LockName) -> Result<LockState> {
+        let asked = name.clone();
+        self.ask(format!("inspect {name}"), None, move |store| async move {
+            store.inspect(&asked).await
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, cursor: Cursor) -> Result<Page> {
+        let asked = prefix.to_owned();
+        self.ask(format!("list {prefix}"), None, move |store| async move {
+            store.list(&asked, cursor).await
+        })
+        .await
+    }
+
+    async fn break_hold(&self, name: &LockName, token: FencingToken) -> Result<bool> {
+        let asked = name.clone();
+        self.ask(format!("break {name}"), None, move |store| async move {
+            store.break_hold(&asked, token).await
+        })
+        .await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let closed = self.ask(
+            "close".into(),
+            None,
+            |store| async move { store.close().await },
+        );
+        closed.await?;
+        self.leave();
+        Ok(())
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,165 @@
+//! The harness of the cases that break something.
+
+use std::io;
+
+use futures_util::future::BoxFuture;
+use lock_conformance::{
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Need, Pace, Wire,
+};
+use lock_core::Connect;
+
+use super::client::ConnectFar;
+use super::network::Network;
+use super::server::Server;
+use crate::bend::ConnectBent;
+use crate::prelude::*;
+
+/// A client with one bend in front of it and a server with one behind it.
+pub(crate) struct FarHarness {
+    pub(crate) front: fn() -> Arc<dyn Bend>,
+    pub(crate) behind: fn() -> Arc<dyn Bend>,
+}
+
+/// Whether the cases that inject `fault` can be run.
+pub(crate) fn offers(fault: Fault) -> bool {
+    !matches!(
+        fault,
+        Fault::FlushScripts | Fault::StepClock | Fault::Records
+    )
+}
+
+/// Whether the case breaks something.
+pub(crate) fn needed(case: &Case) -> bool {
+    let breaks = |need: &Need| matches!(need, Need::Fault(_));
+    case.needs.iter().any(breaks)
+}
+
+impl Harness for FarHarness {
+    fn name(&self) -> &str {
+        "mutant behind a network"
+    }
+
+    fn pace(&self) -> Pace {
+        let mut pace = Pace::new(Duration::from_millis(300));
+        pace.op_timeout = Duration::from_secs(1);
+        pace
+    }
+
+    fn arena(&self, _case: &Case) -> std::result::Result<Arena, Missing> {
+        let front = (self.front)();
+        let faults = FarFaults {
+            server: Arc::new(Server::new((self.behind)())),
+            network: Arc::default(),
+            front: Arc::clone(&front),
+        };
+        let direct = faults.connect(Arc::default());
+        let proxied = faults.connect(Arc::clone(&faults.network));
+        Ok(Arena::new(move || Box::new(direct.clone()))
+            .with_proxied(move || Box::new(proxied.clone()))
+            .with_faults(Arc::new(faults)))
+    }
+
+    fn supports(&self, fault: Fault) -> bool {
+        offers(fault)
+    }
+}
+
+struct FarFaults {
+    server: Arc<Server>,
+    network: Arc<Network>,
+    front: Arc<dyn Bend>,
+}
+
+impl FarFaults {
+    fn connect(&self, network: Arc<Network>) -> ConnectBent {
+        let far = ConnectFar {
+            server: Arc::clone(&self.server),
+            network,
+            greets: self.front.greets(),
+        };
+        ConnectBent::new(Arc::new(far), Arc::clone(&self.front))
+    }
+
+    /// How many requests of these kinds the server has had.
+    fn count(&self, wanted: impl Fn(&str) -> bool) -> usize {
+        let received = self.server.received_since(0);
+        let kinds = received.iter().filter_map(|text| text.split(' ').next());
+        kinds.filter(|kind| wanted(kind)).count()
+    }
+}
+
+#[async_trait]
+impl Faults for FarFaults {
+    async fn kill_server(&self) -> io::Result<()> {
+        self.server.kill();
+        Ok(())
+    }
+
+    async fn restart_server(&self) -> io::Result<()> {
+        self.server.restart();
+        Ok(())
+    }
+
+    async fn wipe(&self) -> io::Result<()> {
+        self.server.lose_everything();
+        Ok(())
+    }
+
+    async fn pause_server(&self) -> io::Result<()> {
+        self.server.pause(true);
+        Ok(())
+    }
+
+    async fn resume_server(&self) -> io::Result<()> {
+        self.server.pause(false);
+        Ok(())
+    }
+
+    fn wire(&self) -> Option<&dyn Wire> {
+        Some(&*self.network)
+    }
+
+    async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
+        Ok(self.network.set_trap(text))
+    }
+
+    async fn commands_during(&self, work: BoxFuture<'_, ()>) -> io::Result<Vec<String>> {
+        let before = self.server.received_count();
+        work.await;
+        Ok(self.server.received_since(before))
+    }
+
+    async fn scripts(&self) -> io::Result<u64> {
+        let changes = self.count(|kind| !matches!(kind, "inspect" | "list" | "close"));
+        Ok(u64::try_from(changes).expect("a test sends few requests"))
+    }
+
+    async fn connections(&self) -> io::Result<usize> {
+        Ok(self.server.connections.load(Ordering::Relaxed))
+    }
+
+    async fn subscriptions(&self) -> io::Result<usize> {
+        // Pushes come on the connections themselves.
+        Ok(0)
+    }
+
+    fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {
+        Ok(Box::new(Refused(self.front.refusal())))
+    }
+
+    async fn obstruct(&self, name: &str) -> io::Result<()> {
+        self.server.obstruct(name);
+        Ok(())
+    }
+}
+
+/// What a client without the right credentials is told.
+#[derive(Debug)]
+struct Refused(ErrorKind);
+
+#[async_trait]
+impl Connect for Refused {
+    async fn connect(&self, _: Context) -> Result<Arc<dyn Backend>> {
+        Err(Error::new(self.0, "connect"))
+    }
+}

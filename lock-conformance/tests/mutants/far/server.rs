@@ -1,0 +1,149 @@
+//! A lock server that can be stopped, killed and made to forget.
+
+use std::collections::BTreeSet;
+
+use lock_core::Connect;
+use tokio::sync::watch;
+
+use crate::bend::ConnectBent;
+use crate::prelude::*;
+
+#[derive(Debug)]
+pub(super) struct Server {
+    bend: Arc<dyn Bend>,
+    state: watch::Sender<State>,
+    store: Shared<ConnectBent>,
+    /// What a store that replaces a lost one has to count on from.
+    last_token: AtomicU64,
+    log: Shared<Vec<String>>,
+    pub(super) connections: AtomicUsize,
+    obstacles: Shared<BTreeSet<String>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    up: bool,
+    paused: bool,
+    kills: u64,
+    /// How often it has lost its data.
+    losses: u64,
+}
+
+impl Server {
+    pub(super) fn new(bend: Arc<dyn Bend>) -> Self {
+        Self {
+            store: Shared::new(ConnectBent::to_memory(Arc::clone(&bend))),
+            bend,
+            state: watch::Sender::new(State {
+                up: true,
+                paused: false,
+                kills: 0,
+                losses: 0,
+            }),
+            last_token: AtomicU64::new(0),
+            log: Shared::default(),
+            connections: AtomicUsize::new(0),
+            obstacles: Shared::default(),
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        self.state.send_modify(|state| {
+            state.up = false;
+            state.kills += 1;
+        });
+    }
+
+    pub(super) fn restart(&self) {
+        if !self.bend.survives_a_restart() {
+            self.lose_everything();
+        }
+        self.state.send_modify(|state| state.up = true);
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.state.send_modify(|state| state.paused = paused);
+    }
+
+    pub(super) fn lose_everything(&self) {
+        *self.store.lock() = ConnectBent::to_memory(Arc::clone(&self.bend));
+        self.state.send_modify(|state| state.losses += 1);
+    }
+
+    pub(super) fn obstruct(&self, name: &str) {
+        self.obstacles.lock().insert(name.to_owned());
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state.borrow().up
+    }
+
+    pub(super) fn kills(&self) -> u64 {
+        self.state.borrow().kills
+    }
+
+    pub(super) fn losses(&self) -> u64 {
+        self.state.borrow().losses
+    }
+
+    pub(super) async fn killed_since(&self, kills: u64) {
+        self.until(|state| state.kills > kills).await;
+    }
+
+    pub(super) async fn lost_since(&self, losses: u64) {
+        self.until(|state| state.losses > losses).await;
+    }
+
+    pub(super) async fn is_back(&self) {
+        self.until(|state| state.up).await;
+    }
+
+    /// Waits until it is not stopped.
+    pub(super) async fn attends(&self) -> Result<()> {
+        let state = self.until(|state| !state.paused || !state.up).await;
+        if state.up {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::Unavailable, "ask"))
+        }
+    }
+
+    /// Connects to what is stored now.
+    pub(super) async fn open(&self, mut context: Context) -> Result<Arc<dyn Backend>> {
+        let store = self.store.lock().clone();
+        let last = self.last_token.load(Ordering::Relaxed);
+        context.fence_base = context.fence_base.max(last);
+        store.connect(context).await
+    }
+
+    /// Takes note of a token that has been granted.
+    pub(super) fn granted(&self, grant: &Grant) {
+        let token = grant.token().get();
+        self.last_token.fetch_max(token, Ordering::Relaxed);
+    }
+
+    /// Takes note of a request; an error when something else is in its way.
+    pub(super) fn received(&self, request: &str) -> Result<()> {
+        self.log.lock().push(request.to_owned());
+        let obstacles = self.obstacles.lock();
+        match obstacles.iter().any(|name| request.ends_with(name)) {
+            true => Err(Error::new(ErrorKind::WrongType, "ask")),
+            false => Ok(()),
+        }
+    }
+
+    /// What has been received since so many requests.
+    pub(super) fn received_since(&self, count: usize) -> Vec<String> {
+        self.log.lock()[count..].to_vec()
+    }
+
+    pub(super) fn received_count(&self) -> usize {
+        self.log.lock().len()
+    }
+
+    async fn until(&self, wanted: impl FnMut(&State) -> bool) -> State {
+        let mut state = self.state.subscribe();
+        let now = state.wait_for(wanted).await;
+        *now.expect("the sender is borrowed here")
+    }
+}

@@ -1,0 +1,92 @@
+//! The suite has teeth: backends that are broken in one way each, and the cases that find them.
+//!
+//! `bend.rs` says what a mutant is, the files beside it are the mutants, rule by rule, and `table.rs`
+//! is the kill table that this program goes through: each case of it has to pass on the honest backend
+//! and to fail on the mutant. `docs/mutants.md` is that table, for reading.
+
+mod bend;
+mod bounds;
+mod cancel;
+mod capability;
+mod clock;
+mod core;
+mod document;
+mod exclusion;
+mod far;
+mod late;
+mod leaks;
+mod lease;
+mod loss;
+mod mutant;
+mod names;
+mod outage;
+mod ownership;
+mod prelude;
+mod report;
+mod table;
+mod thrift;
+mod tokens;
+mod validity;
+mod waiting;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use lock_conformance::{Case, Ending};
+
+use crate::mutant::{Mutant, run_case};
+
+/// How many run side by side unless the command line says otherwise: nearly all of them only wait.
+const THREADS: usize = 24;
+
+#[expect(clippy::print_stdout, reason = "the end of a test program's report")]
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    args.test_threads.get_or_insert(THREADS);
+    let whole = args.filter.is_none() && args.skip.is_empty() && !args.list;
+    let conclusion = libtest_mimic::run(&args, trials());
+    if whole && !conclusion.has_failed() {
+        print!("{}", table::summary());
+    }
+    conclusion.exit_code()
+}
+
+fn trials() -> Vec<Trial> {
+    let mut trials = table::trials();
+    trials.extend(document::trials());
+    trials.extend(core::trials());
+    trials.extend(report::trials());
+    for case in table::used_cases() {
+        let title = format!("Honest::passes_{}", case.id);
+        trials.push(Trial::test(title, move || passed(case)));
+        for mutant in table::killed_by(case) {
+            let title = format!("{}::is_killed_by_{}", mutant.name, case.id);
+            trials.push(Trial::test(title, move || killed(mutant, case)));
+        }
+    }
+    trials
+}
+
+fn passed(case: &Case) -> Result<(), Failed> {
+    let report = run_case(case, None);
+    if report.is_success() {
+        return Ok(());
+    }
+    Err(Failed::from(format!("on the honest backend:\n{report}")))
+}
+
+fn killed(mutant: &Mutant, case: &Case) -> Result<(), Failed> {
+    let report = run_case(case, Some(mutant));
+    let fails = match &report.results[..] {
+        [result] => match &result.ending {
+            Ending::Failed(why) if why.contains("it hangs") => "only hangs when",
+            Ending::Failed(_) => return Ok(()),
+            _ => "does not see that",
+        },
+        _ => "is not one case, so nobody sees that",
+    };
+    let (case, wrong) = (case.id, mutant.wrong);
+    Err(Failed::from(format!(
+        "{case} {fails} the backend {wrong}:\n{report}"
+    )))
+}
