@@ -162,7 +162,11 @@ fn write(path: &Path, text: &str) -> Result<()> {
 fn build(workspace: &Workspace, copy: &Path) -> Result<PathBuf> {
     let words = "test -p lock-conformance --test mutants --no-run --message-format=json";
     let mut command = workspace.cargo(words.split(' '));
-    command.current_dir(copy).stderr(Stdio::inherit());
+    // Not with everything else: cargo takes packages at the same place of two workspaces for the same.
+    command
+        .current_dir(copy)
+        .env("CARGO_TARGET_DIR", copy.join("target"))
+        .stderr(Stdio::inherit());
     let output = command.output().context("cargo test --no-run")?;
     ensure!(output.status.success(), "the mutants of core do not build");
     let messages = String::from_utf8_lossy(&output.stdout);
