@@ -1,12 +1,17 @@
 //! What can happen next, and how much of it: every step of the model is one action.
 
+mod fault;
+mod scope;
+
 use std::fmt;
 
-use crate::network::{Message, Script, Why};
+pub(crate) use scope::Scope;
+
+use crate::network::{Message, Reply, Request, Script, Why};
 use crate::properties;
 use crate::rules::Rules;
-use crate::server::{Effect, Periods, Server};
-use crate::state::{Id, Line, SERIALS, Stage, State, Time, name};
+use crate::server::{Effect, Periods};
+use crate::state::{Hold, Id, Line, SERIALS, State, Time, name};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Action {
@@ -70,114 +75,7 @@ impl Setup {
     }
 }
 
-/// What an exploration looks at: how often each fault and each wish may come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Scope {
-    /// Acquisitions of each client.
-    pub(crate) asks: u8,
-    pub(crate) tries: bool,
-    pub(crate) passes: bool,
-    pub(crate) ticks: u8,
-    pub(crate) cancels: u8,
-    pub(crate) discards: u8,
-    pub(crate) losses: u8,
-    pub(crate) crashes: u8,
-    pub(crate) steps: u8,
-    pub(crate) restarts: u8,
-}
-
-impl Scope {
-    /// Two acquisitions each, time, and no fault.
-    pub(crate) const CALM: Self = Self {
-        asks: 2,
-        tries: false,
-        passes: false,
-        ticks: 6,
-        cancels: 0,
-        discards: 0,
-        losses: 0,
-        crashes: 0,
-        steps: 0,
-        restarts: 0,
-    };
-    /// As much of everything as a state can count.
-    pub(crate) const WIDE: Self = Self {
-        asks: SERIALS,
-        tries: true,
-        passes: true,
-        ticks: u8::MAX,
-        cancels: u8::MAX,
-        discards: 4,
-        losses: 4,
-        crashes: 1,
-        steps: 2,
-        restarts: 1,
-    };
-}
-
-/// How far the clock is set, in ticks.
-const STEPS: [Time; 3] = [-20, -3, 3];
-
 impl State {
-    /// Everything that can happen next.
-    pub(crate) fn enabled(&self, scope: &Scope) -> Vec<Action> {
-        let mut actions = Vec::with_capacity(16);
-        for id in self.ids() {
-            let own = [
-                Action::Execute(id),
-                Action::Connect(id),
-                Action::Take(id),
-                Action::Clean(id),
-                Action::Place(id),
-                Action::Renew(id),
-                Action::Lapse(id),
-                Action::Release(id),
-                Action::Pass(id),
-                Action::Ask(id),
-                Action::Try(id),
-                Action::Cancel(id),
-                Action::Replace(id),
-                Action::LosePush(id),
-                Action::Discard(id),
-                Action::Crash(id),
-            ];
-            actions.extend(own);
-            let deliverable = self.client(id).wire.deliverable();
-            actions.extend(deliverable.map(|at| Action::Deliver(id, at)));
-        }
-        actions.push(Action::Tick);
-        actions.extend((0..self.late.len()).map(Action::ExecuteLate));
-        for step in STEPS {
-            actions.extend([
-                Action::Step(step),
-                Action::FailOver(step),
-                Action::LoseData(step),
-            ]);
-        }
-        actions.retain(|action| self.affords(*action, scope) && self.may(*action));
-        actions
-    }
-
-    /// Whether `scope` has this action left.
-    fn affords(&self, action: Action, scope: &Scope) -> bool {
-        let spent = &self.spent;
-        let asks = |id| self.client(id).serials < scope.asks;
-        match action {
-            Action::Tick => spent.ticks < scope.ticks,
-            Action::Ask(id) => asks(id),
-            Action::Try(id) => scope.tries && asks(id),
-            Action::Pass(id) => scope.passes && asks(id),
-            Action::Cancel(_) => spent.cancels < scope.cancels,
-            Action::Replace(id) => asks(id) && spent.cancels < scope.cancels,
-            Action::LosePush(_) => spent.losses < scope.losses,
-            Action::Discard(_) => spent.discards < scope.discards,
-            Action::Crash(_) => spent.crashes < scope.crashes,
-            Action::Step(_) => spent.steps < scope.steps,
-            Action::FailOver(_) | Action::LoseData(_) => spent.restarts < scope.restarts,
-            _ => true,
-        }
-    }
-
     /// Whether this can happen next.
     pub(crate) fn may(&self, action: Action) -> bool {
         let alive = |id: Id| self.client(id).alive;
@@ -197,7 +95,7 @@ impl State {
             }
             Action::Lapse(id) => matches!(line(id), Line::Holding(it) if it.until <= self.now),
             Action::Renew(id) => {
-                let wanted = |hold: &crate::state::Hold| {
+                let wanted = |hold: &Hold| {
                     !hold.renewing && hold.renewed != Some(self.now) && self.now < hold.until
                 };
                 up(id) && self.client(id).hold().is_some_and(wanted)
@@ -291,7 +189,7 @@ impl State {
     }
 
     /// Runs a script; what it publishes reaches clients that are connected.
-    fn run(&mut self, request: &crate::network::Request, setup: &Setup) -> crate::network::Reply {
+    fn run(&mut self, request: &Request, setup: &Setup) -> Reply {
         let clock = self.server.clock(self.now);
         let arrivals = &mut self.memory.arrivals;
         let (reply, effects) =
@@ -319,70 +217,6 @@ impl State {
             }
         }
         reply
-    }
-}
-
-// Faults of the server.
-impl State {
-    fn step_clock(&mut self, by: Time) {
-        self.server.offset += by;
-        if by > 0 {
-            self.taint(true);
-        }
-    }
-
-    fn fail_over(&mut self, by: Time, rules: Rules) {
-        self.server.offset += by;
-        self.hang_up(rules);
-        if by > 0 {
-            // What counts from a connection to the old server is the business of the rules.
-            self.taint(false);
-        }
-    }
-
-    fn lose_data(&mut self, by: Time, rules: Rules) {
-        let offset = self.server.offset + by;
-        self.hang_up(rules);
-        self.server = Server {
-            offset,
-            ..Server::new()
-        };
-        self.taint(false);
-        for client in &mut self.clients {
-            client.turn = None;
-        }
-        self.memory.counter_lost = true;
-    }
-
-    /// Every connection ends, with all that was on it.
-    fn hang_up(&mut self, rules: Rules) {
-        for id in self.ids() {
-            if self.client(id).wire.up {
-                self.discard(id, rules);
-            }
-        }
-        self.late.clear();
-    }
-
-    /// Whatever counts from before now is an exception from now on.
-    fn taint(&mut self, references: bool) {
-        for client in &mut self.clients {
-            if let Line::Holding(hold) = &mut client.line {
-                hold.tainted = true;
-            }
-            for record in &mut client.records {
-                if let Stage::Granted(grant) | Stage::Stale(grant) = &mut record.stage {
-                    grant.tainted = true;
-                }
-                if let Some(reference) = &mut record.reference {
-                    reference.tainted |= references;
-                }
-            }
-            for message in &mut client.wire.back {
-                let (Message::Answer { tainted, .. } | Message::Push { tainted, .. }) = message;
-                *tainted = true;
-            }
-        }
     }
 }
 
