@@ -1,0 +1,109 @@
+//! What a test program leaves when it is told where: the program is this one, started again.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Output};
+use std::time::Duration;
+use std::{env, fs};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use lock_conformance::{Arena, Case, Harness, Missing, Pace, Report, run_as_test};
+use lock_core::MemoryStore;
+
+/// Tells this program to be the one under test.
+const KIND: &str = "LOCK_CONFORMANCE_REPORTS_OF";
+
+/// Memory that keeps the contract, memory that every client has for itself, and no memory at all.
+struct Memory(String);
+
+impl Harness for Memory {
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::new(Duration::from_millis(300))
+    }
+
+    fn arena(&self, _: &Case) -> Result<Arena, Missing> {
+        match self.0.as_str() {
+            "absent" => Err(Missing {
+                what: "no server".to_owned(),
+                allowed: true,
+            }),
+            "broken" => Ok(Arena::new(|| Box::new(MemoryStore::new()))),
+            _ => {
+                let store = MemoryStore::new();
+                Ok(Arena::new(move || Box::new(store.clone())))
+            }
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    if let Ok(kind) = env::var(KIND) {
+        return run_as_test(Memory(kind));
+    }
+    let tests: [(&str, fn()); 4] = [
+        ("failures_are_reported_too", failures_are_reported_too),
+        ("part_is_reported_as_a_part", part_is_reported_as_a_part),
+        ("absent_server_is_reported", absent_server_is_reported),
+        ("lost_report_is_a_failure", lost_report_is_a_failure),
+    ];
+    let trials = tests.map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok::<_, Failed>(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+}
+
+fn failures_are_reported_too() {
+    let (output, report) = reported("broken", "R1.0");
+    assert!(!output.status.success(), "{output:?}");
+    assert!(!report.is_success());
+    let failed = report.failures().map(|result| result.id.as_str());
+    assert!(failed.collect::<Vec<_>>().contains(&"R1.01"), "{report}");
+}
+
+fn part_is_reported_as_a_part() {
+    let (output, report) = reported("whole", "R2.01");
+    assert!(output.status.success(), "{output:?}");
+    assert!(report.is_success() && !report.complete);
+    assert_eq!(report.results.len(), 1);
+    assert!(report.capabilities.is_some_and(|caps| caps.break_hold));
+}
+
+fn absent_server_is_reported() {
+    let (output, report) = reported("absent", "");
+    assert!(output.status.success(), "{output:?}");
+    assert!(report.complete && !report.is_success());
+    assert_eq!(report.totals().passed + report.totals().failed, 0);
+    assert!(report.totals().missing > 0);
+}
+
+fn lost_report_is_a_failure() {
+    let output = run("whole", "R2.01", Path::new("/dev/null/reports"));
+    assert!(!output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the report cannot be written"), "{said}");
+}
+
+/// Runs the cases that fit, and reads the report.
+fn reported(kind: &str, filter: &str) -> (Output, Report) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = run(kind, filter, dir.path());
+    let json = dir.path().join(format!("{kind}.json"));
+    let json = fs::read_to_string(json).expect("a report");
+    (output, serde_json::from_str(&json).expect("its own form"))
+}
+
+fn run(kind: &str, filter: &str, reports: &Path) -> Output {
+    let program = env::current_exe().expect("this program");
+    let mut command = Command::new(program);
+    command.env(KIND, kind).env("LOCK_TEST_REPORT", reports);
+    if !filter.is_empty() {
+        command.arg(filter);
+    }
+    command.output().expect("it runs")
+}
