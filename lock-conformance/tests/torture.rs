@@ -189,7 +189,8 @@ fn torture_finds_a_foreign_release_and_its_seed_plays_the_round_again() {
     let (_, shrunken) = bad.report.split_once("the least history").expect("shown");
     let (shrunken, _) = shrunken.split_once("and what was around").expect("shown");
     let events = shrunken.lines().count() - 1;
-    assert!((1..=12).contains(&events), "{}", bad.report);
+    // Two or three operations, with all that was seen of them; the round had thousands of events.
+    assert!((1..=24).contains(&events), "{}", bad.report);
 
     let again = found(Defect::ReleasesOthers, bad.seed, 1);
     assert_eq!(again.seed, bad.seed);
