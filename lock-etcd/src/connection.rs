@@ -18,7 +18,7 @@ use lock_core::{BootInstant, Clock, Error, ErrorKind, Result};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::EtcdConfig;
-use crate::endpoint::{Calls, Member, nothing_asked};
+use crate::endpoint::{Calls, Member};
 use crate::error::{Failure, Meaning, unavailable};
 
 /// The pause before the first attempt to reconnect, and the longest one.
@@ -315,7 +315,10 @@ impl Connection {
                 return;
             }
             if self.suspected.load(Ordering::Acquire) {
-                let looked = self.clock.timeout(PROOF, self.prove(&live.calls)).await;
+                let looked = self
+                    .clock
+                    .timeout(PROOF, self.prove(live.member, &live.calls))
+                    .await;
                 self.suspected.store(false, Ordering::Release);
                 match looked {
                     Some(Ok(())) => {}
@@ -373,7 +376,7 @@ impl Connection {
 
     async fn attempt(&self, member: usize) -> Result<Live> {
         let calls = self.members[member].dial().await?;
-        self.prove(&calls).await?;
+        self.prove(member, &calls).await?;
         Ok(Live {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             calls,
@@ -382,13 +385,13 @@ impl Connection {
     }
 
     /// Proves that the member can talk to a quorum, and that our rights reach that far.
-    async fn prove(&self, calls: &Calls) -> Result<()> {
+    async fn prove(&self, member: usize, calls: &Calls) -> Result<()> {
         let mut kv = calls.kv();
         let options = GetOptions::new().with_count_only();
         let answer = kv
             .get(self.probe.clone(), Some(options))
             .await
-            .map_err(|source| nothing_asked(Failure::from(source).into_error("connect")))?;
+            .map_err(|source| Failure::from(source).of_member(self.members[member].address()))?;
         self.heard(answer.header());
         Ok(())
     }

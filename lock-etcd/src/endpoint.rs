@@ -78,7 +78,7 @@ impl Member {
             .map_err(|source| error::of_connecting(&self.address, source))?;
         let client = Client::from_channel(Channel::Tonic(channel), Some(self.options.clone()))
             .await
-            .map_err(|source| nothing_asked(Failure::from(source).into_error("connect")))?;
+            .map_err(|source| Failure::from(source).of_member(&self.address))?;
         Ok(Calls(Arc::new(client)))
     }
 }

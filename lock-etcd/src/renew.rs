@@ -54,6 +54,10 @@ impl Client {
                     connection.heard(granted.header());
                     let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or_default());
                     lease.granted(sent, client.now(), ttl);
+                    // Its claim was dropped meanwhile: it may have been revoked before it was there.
+                    if lease.is_over() {
+                        client.leases.revoke(lease.id);
+                    }
                 }
                 Err(stopped) => {
                     let certain = stopped.is_certain();
