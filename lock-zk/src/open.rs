@@ -50,20 +50,22 @@ pub(crate) async fn open(
                 session.end();
                 Err(match failure {
                     Failure::Refused(error) => of_connecting(error),
-                    Failure::Unsent | Failure::Unknown(None) => silence(),
-                    Failure::Unknown(Some(source)) => silence().with_source(source),
+                    Failure::Unsent | Failure::Unknown(None) => silence(config),
+                    Failure::Unknown(Some(source)) => silence(config).with_source(source),
                 })
             }
         }
     };
     match context.clock.timeout_at(until, opening).await {
         Some(opened) => opened,
-        None => Err(silence()),
+        None => Err(silence(config)),
     }
 }
 
-fn silence() -> Error {
-    Error::new(ErrorKind::Unavailable, "connect").with_detail("no answer in time")
+fn silence(config: &ZkConfig) -> Error {
+    let servers = servers(config);
+    Error::new(ErrorKind::Unavailable, "connect")
+        .with_detail(format!("no ZooKeeper has answered in time at {servers}"))
 }
 
 fn connector(config: &ZkConfig) -> Result<zk::Connector> {
