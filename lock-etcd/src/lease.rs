@@ -126,6 +126,11 @@ impl Lease {
         true
     }
 
+    /// As the server has granted it; what it was asked for until then.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.lock().ttl
+    }
+
     /// Until when locks on it are valid; `None` as long as the server has not granted it.
     pub(crate) fn validity(&self) -> Option<Validity> {
         self.lock().validity

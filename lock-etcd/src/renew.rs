@@ -113,7 +113,8 @@ impl Client {
 
     /// Renews a lease that has aged; whether it was there to be renewed.
     pub(crate) async fn extend(self: &Arc<Self>, lease: &Arc<Lease>) -> Result<bool> {
-        let by = self.by();
+        // In time for another one, if there is no answer.
+        let by = self.by().min(self.now() + lease.ttl() / 3);
         let _one_at_a_time = self.turn(lease, by).await?;
         if lease.ages_at().is_some_and(|at| at > self.now()) {
             // By whoever had the turn before.
