@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{GetOptions, ResponseHeader};
+use etcd_client::GetOptions;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lock_core::{BootInstant, Clock, Error, ErrorKind, Result};
@@ -72,8 +72,6 @@ pub(crate) struct Connection {
     last_id: AtomicU64,
     /// The member to try first.
     first: AtomicUsize,
-    /// The latest raft term seen in the answer of a quorum.
-    term: AtomicU64,
     suspected: AtomicBool,
 }
 
@@ -98,7 +96,6 @@ impl Connection {
             state: watch::Sender::new(State::Away(None)),
             changes,
             last_id: AtomicU64::new(0),
-            term: AtomicU64::new(0),
             suspected: AtomicBool::new(false),
         });
         let live = connection.establish().await?;
@@ -236,17 +233,6 @@ impl Connection {
                 .store((member + 1) % self.members.len(), Ordering::Relaxed);
             self.tell(Change::Lost);
         }
-    }
-
-    /// Takes note of the term in an answer that a quorum has confirmed.
-    pub(crate) fn heard(&self, header: Option<&ResponseHeader>) -> u64 {
-        let term = header.map_or(0, ResponseHeader::raft_term);
-        self.term.fetch_max(term, Ordering::AcqRel).max(term)
-    }
-
-    /// The latest term that a quorum has confirmed to this client.
-    pub(crate) fn term(&self) -> u64 {
-        self.term.load(Ordering::Acquire)
     }
 
     /// Ends everything. What is waited for fails.
@@ -392,7 +378,7 @@ impl Connection {
             .get(self.probe.clone(), Some(options))
             .await
             .map_err(|source| Failure::from(source).of_member(self.members[member].address()))?;
-        self.heard(answer.header());
+        calls.heard(answer.header());
         Ok(())
     }
 

@@ -49,7 +49,7 @@ enum Granting {
 pub(crate) struct Extension {
     pub(crate) sent: BootInstant,
     pub(crate) received: BootInstant,
-    /// The term that a quorum had confirmed before it was sent.
+    /// The latest term that its connection had heard of, from a quorum, before it was sent.
     pub(crate) term: u64,
 }
 
