@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::entry::{Pages, Stage};
 use crate::base::Bases;
-use crate::error::invalid;
+use crate::error::{invalid, unavailable};
 use crate::follow::Order;
 use crate::key::Keys;
 use crate::lease::Lease;
@@ -141,6 +141,11 @@ impl Book {
 
 fn given_up() -> Error {
     invalid("acquire", "this claim was released")
+}
+
+/// The grant of a claim whose lease was over before core was told.
+fn ended_first() -> Error {
+    unavailable("acquire", "its lease ended before it could be used")
 }
 
 #[cfg(test)]

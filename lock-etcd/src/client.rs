@@ -92,11 +92,14 @@ impl Client {
         by: BootInstant,
     ) -> Result<Answers, Stopped> {
         let sent = |calls: &Calls| {
-            let (mut kv, txn) = (calls.kv(), txn.clone());
-            async move { kv.txn(txn).await }
+            let (calls, txn) = (calls.clone(), txn.clone());
+            async move {
+                let response = calls.kv().txn(txn).await?;
+                calls.heard(response.header());
+                Ok(response)
+            }
         };
         let response = self.connection.call(op, by, sent).await?;
-        self.connection.heard(response.header());
         Answers::of(op, &response).map_err(Stopped::Early)
     }
 

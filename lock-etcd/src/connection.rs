@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{GetOptions, ResponseHeader};
+use etcd_client::GetOptions;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lock_core::{BootInstant, Clock, Error, ErrorKind, Result};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::EtcdConfig;
-use crate::endpoint::{Calls, Member, nothing_asked};
+use crate::endpoint::{Calls, Member};
 use crate::error::{Failure, Meaning, unavailable};
 
 /// The pause before the first attempt to reconnect, and the longest one.
@@ -72,8 +72,6 @@ pub(crate) struct Connection {
     last_id: AtomicU64,
     /// The member to try first.
     first: AtomicUsize,
-    /// The latest raft term seen in the answer of a quorum.
-    term: AtomicU64,
     suspected: AtomicBool,
 }
 
@@ -98,7 +96,6 @@ impl Connection {
             state: watch::Sender::new(State::Away(None)),
             changes,
             last_id: AtomicU64::new(0),
-            term: AtomicU64::new(0),
             suspected: AtomicBool::new(false),
         });
         let live = connection.establish().await?;
@@ -238,17 +235,6 @@ impl Connection {
         }
     }
 
-    /// Takes note of the term in an answer that a quorum has confirmed.
-    pub(crate) fn heard(&self, header: Option<&ResponseHeader>) -> u64 {
-        let term = header.map_or(0, ResponseHeader::raft_term);
-        self.term.fetch_max(term, Ordering::AcqRel).max(term)
-    }
-
-    /// The latest term that a quorum has confirmed to this client.
-    pub(crate) fn term(&self) -> u64 {
-        self.term.load(Ordering::Acquire)
-    }
-
     /// Ends everything. What is waited for fails.
     pub(crate) fn close(&self) {
         self.state.send_replace(State::Closed);
@@ -315,7 +301,10 @@ impl Connection {
                 return;
             }
             if self.suspected.load(Ordering::Acquire) {
-                let looked = self.clock.timeout(PROOF, self.prove(&live.calls)).await;
+                let looked = self
+                    .clock
+                    .timeout(PROOF, self.prove(live.member, &live.calls))
+                    .await;
                 self.suspected.store(false, Ordering::Release);
                 match looked {
                     Some(Ok(())) => {}
@@ -375,7 +364,7 @@ impl Connection {
 
     async fn attempt(&self, member: usize) -> Result<Live> {
         let calls = self.members[member].dial().await?;
-        self.prove(&calls).await?;
+        self.prove(member, &calls).await?;
         Ok(Live {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             calls,
@@ -384,14 +373,14 @@ impl Connection {
     }
 
     /// Proves that the member can talk to a quorum, and that our rights reach that far.
-    async fn prove(&self, calls: &Calls) -> Result<()> {
+    async fn prove(&self, member: usize, calls: &Calls) -> Result<()> {
         let mut kv = calls.kv();
         let options = GetOptions::new().with_count_only();
         let answer = kv
             .get(self.probe.clone(), Some(options))
             .await
-            .map_err(|source| nothing_asked(Failure::from(source).into_error("connect")))?;
-        self.heard(answer.header());
+            .map_err(|source| Failure::from(source).of_member(self.members[member].address()))?;
+        calls.heard(answer.header());
         Ok(())
     }
 

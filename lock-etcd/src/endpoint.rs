@@ -1,9 +1,12 @@
 //! One member of the cluster: how it is dialled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use etcd_client::{
+    Channel, Client, ConnectOptions, KvClient, LeaseClient, ResponseHeader, WatchClient,
+};
 use lock_core::{Error, ErrorKind, Result};
 use tonic::transport::Endpoint;
 
@@ -22,10 +25,16 @@ pub(crate) struct Member {
     options: ConnectOptions,
 }
 
-/// What can be asked for on one connection. Cheap to clone; what it hands out is not, and is handed out
-/// one by one.
+/// What can be asked for on one connection, and what was heard on it. Cheap to clone; what it hands out is
+/// not, and is handed out one by one.
 #[derive(Clone)]
-pub(crate) struct Calls(Arc<Client>);
+pub(crate) struct Calls(Arc<Connected>);
+
+struct Connected {
+    client: Client,
+    /// The latest raft term in an answer that a quorum has confirmed.
+    term: AtomicU64,
+}
 
 impl Member {
     /// The members that `config` names. Reads the files of its TLS settings, once per client.
@@ -78,28 +87,46 @@ impl Member {
             .map_err(|source| error::of_connecting(&self.address, source))?;
         let client = Client::from_channel(Channel::Tonic(channel), Some(self.options.clone()))
             .await
-            .map_err(|source| nothing_asked(Failure::from(source).into_error("connect")))?;
-        Ok(Calls(Arc::new(client)))
+            .map_err(|source| Failure::from(source).of_member(&self.address))?;
+        Ok(Calls(Arc::new(Connected {
+            client,
+            term: AtomicU64::new(0),
+        })))
     }
 }
 
 impl Calls {
     pub(crate) fn kv(&self) -> KvClient {
-        self.0.kv_client()
+        self.0.client.kv_client()
     }
 
     pub(crate) fn lease(&self) -> LeaseClient {
-        self.0.lease_client()
+        self.0.client.lease_client()
     }
 
     pub(crate) fn watch(&self) -> WatchClient {
-        self.0.watch_client()
+        self.0.client.watch_client()
+    }
+
+    /// Takes note of the term in an answer that a quorum has confirmed.
+    pub(crate) fn heard(&self, header: Option<&ResponseHeader>) {
+        self.0.term.fetch_max(term_of(header), Ordering::AcqRel);
+    }
+
+    /// The latest term that this connection's member has told of, so that it knows of no earlier leader.
+    pub(crate) fn term(&self) -> u64 {
+        self.0.term.load(Ordering::Acquire)
     }
 
     /// Logs in once more: the server's list of users has changed since.
     pub(crate) async fn log_in_again(&self) -> Result<(), Failure> {
-        self.0.refresh_token().await.map_err(Failure::from)
+        self.0.client.refresh_token().await.map_err(Failure::from)
     }
+}
+
+/// The raft term in which a member has answered.
+pub(crate) fn term_of(header: Option<&ResponseHeader>) -> u64 {
+    header.map_or(0, ResponseHeader::raft_term)
 }
 
 /// Before there is a connection nothing of a lock was asked for, so nothing is indeterminate.

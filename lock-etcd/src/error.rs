@@ -45,21 +45,39 @@ impl From<etcd_client::Error> for Failure {
 impl Failure {
     /// The error for the caller of `op`.
     pub(crate) fn into_error(self, op: &'static str) -> Error {
-        let kind = match self.meaning {
+        Error::new(self.kind(), op)
+            .with_detail(self.detail())
+            .with_source(self.source)
+    }
+
+    /// The error for who connects to `member`: nothing of a lock was asked for yet, so nothing is
+    /// indeterminate.
+    pub(crate) fn of_member(self, member: &str) -> Error {
+        let kind = match self.kind() {
+            ErrorKind::Indeterminate => ErrorKind::Unavailable,
+            kind => kind,
+        };
+        Error::new(kind, "connect")
+            .with_detail(format!("{member}: {}", self.detail()))
+            .with_source(self.source)
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match self.meaning {
             Meaning::Elsewhere | Meaning::Refused | Meaning::LeaseGone | Meaning::LeaseExists => {
                 ErrorKind::Unavailable
             }
             Meaning::StaleToken | Meaning::Denied => ErrorKind::Denied,
             Meaning::Unfit => ErrorKind::Unsupported,
             Meaning::Unknown => ErrorKind::Indeterminate,
-        };
-        let detail = match &self.source {
+        }
+    }
+
+    fn detail(&self) -> String {
+        match &self.source {
             etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
             other => other.to_string(),
-        };
-        Error::new(kind, op)
-            .with_detail(detail)
-            .with_source(self.source)
+        }
     }
 }
 

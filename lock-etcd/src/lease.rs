@@ -49,7 +49,7 @@ enum Granting {
 pub(crate) struct Extension {
     pub(crate) sent: BootInstant,
     pub(crate) received: BootInstant,
-    /// The term that a quorum had confirmed before it was sent.
+    /// The latest term that its connection had heard of, from a quorum, before it was sent.
     pub(crate) term: u64,
 }
 
@@ -124,6 +124,11 @@ impl Lease {
             state.validity = Some(fresh);
         }
         true
+    }
+
+    /// As the server has granted it; what it was asked for until then.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.lock().ttl
     }
 
     /// Until when locks on it are valid; `None` as long as the server has not granted it.

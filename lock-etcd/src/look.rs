@@ -72,7 +72,6 @@ impl Client {
         };
         let answer = self.connection.call(op, self.by(), reading).await;
         let mut answer = answer.map_err(|stopped| stopped.into_error(op))?;
-        self.connection.heard(answer.header());
         let more = answer.more();
         Ok((answer.take_kvs(), more))
     }

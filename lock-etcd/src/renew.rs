@@ -10,7 +10,7 @@ use tokio::sync::{MutexGuard, mpsc};
 
 use crate::client::Client;
 use crate::connection::Stopped;
-use crate::endpoint::Calls;
+use crate::endpoint::{Calls, term_of};
 use crate::error::unavailable;
 use crate::lease::{Extension, Lease};
 use crate::txn::{self, Held, MOST_OPERATIONS};
@@ -35,14 +35,16 @@ impl Client {
             let sent = std::sync::Mutex::new(client.now());
             let id = lease.id;
             let granting = |calls: &Calls| {
-                let mut leases = calls.lease();
+                let calls = calls.clone();
                 // The one that is answered was sent last.
                 if let Ok(mut sent) = sent.lock() {
                     *sent = connection.clock.now();
                 }
                 async move {
                     let options = etcd_client::LeaseGrantOptions::new().with_id(id);
-                    leases.grant(asked, Some(options)).await
+                    let granted = calls.lease().grant(asked, Some(options)).await?;
+                    calls.heard(granted.header());
+                    Ok(granted)
                 }
             };
             let answer = connection.call("acquire", by, granting).await;
@@ -51,9 +53,12 @@ impl Client {
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
             match answer {
                 Ok(granted) => {
-                    connection.heard(granted.header());
                     let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or_default());
                     lease.granted(sent, client.now(), ttl);
+                    // Its claim was dropped meanwhile: it may have been revoked before it was there.
+                    if lease.is_over() {
+                        client.leases.revoke(lease.id);
+                    }
                 }
                 Err(stopped) => {
                     let certain = stopped.is_certain();
@@ -82,15 +87,18 @@ impl Client {
         by: BootInstant,
     ) -> Result<Option<Extension>> {
         let id = lease.id;
-        let term = self.connection.term();
         let sent = self.now();
         // A stream of its own for each: it cannot fall silent between two.
         let keeping = |calls: &Calls| {
-            let mut leases = calls.lease();
-            async move { leases.keep_alive(id).await.map(drop) }
+            let calls = calls.clone();
+            async move {
+                // What another connection has heard says nothing of what this one's member knows.
+                let term = calls.term();
+                calls.lease().keep_alive(id).await.map(|_| term)
+            }
         };
         match self.connection.call("renew", by, keeping).await {
-            Ok(()) => Ok(Some(Extension {
+            Ok(term) => Ok(Some(Extension {
                 sent,
                 received: self.now(),
                 term,
@@ -109,7 +117,8 @@ impl Client {
 
     /// Renews a lease that has aged; whether it was there to be renewed.
     pub(crate) async fn extend(self: &Arc<Self>, lease: &Arc<Lease>) -> Result<bool> {
-        let by = self.by();
+        // In time for another one, if there is no answer.
+        let by = self.by().min(self.now() + lease.ttl() / 3);
         let _one_at_a_time = self.turn(lease, by).await?;
         if lease.ages_at().is_some_and(|at| at > self.now()) {
             // By whoever had the turn before.
@@ -132,13 +141,16 @@ impl Client {
     async fn confirmed_term(&self, by: BootInstant) -> Result<u64> {
         let inbox = self.keys.inbox();
         let reading = |calls: &Calls| {
-            let (mut kv, inbox) = (calls.kv(), inbox.clone());
+            let (calls, inbox) = (calls.clone(), inbox.clone());
             let options = GetOptions::new().with_count_only();
-            async move { kv.get(inbox, Some(options)).await }
+            async move {
+                let read = calls.kv().get(inbox, Some(options)).await?;
+                calls.heard(read.header());
+                Ok(term_of(read.header()))
+            }
         };
         let read = self.connection.call("renew", by, reading).await;
-        let read = read.map_err(|stopped| stopped.into_error("renew"))?;
-        Ok(self.connection.heard(read.header()))
+        read.map_err(|stopped| stopped.into_error("renew"))
     }
 
     /// Renews the locks of one lease: one keep-alive, and then a look at the keys, which also tells
@@ -167,11 +179,11 @@ impl Client {
                 }
                 Err(error) => return all(Err(error)),
             };
-            let there = match self.still_there(grants, by).await {
-                Ok(there) => there,
+            let (there, term) = match self.still_there(grants, by).await {
+                Ok(found) => found,
                 Err(stopped) => return all(Err(stopped.into_error("renew"))),
             };
-            if !lease.extended(extension, self.connection.term()) {
+            if !lease.extended(extension, term) {
                 continue;
             }
             let Some(validity) = lease.validity() else {
@@ -186,13 +198,13 @@ impl Client {
         all(Err(unavailable("renew", "the leader keeps changing")))
     }
 
-    /// Which of these keys are there. The leases' own list of keys would not do: a leader that lags
+    /// Which of these keys are there, and the latest term in which that was read. The leases' own list of keys would not do: a leader that lags
     /// behind, or one that was deposed, answers it by itself.
     async fn still_there(
         &self,
         grants: &[(Nonce, Held)],
         by: BootInstant,
-    ) -> Result<Vec<bool>, Stopped> {
+    ) -> Result<(Vec<bool>, u64), Stopped> {
         let batches = grants.chunks(MOST_OPERATIONS);
         let reads = batches.map(|batch| async move {
             let request = txn::verify(batch.iter().map(|(_, held)| held));
@@ -202,10 +214,11 @@ impl Client {
                 let own = found.one().map_err(Stopped::Early)?;
                 there.push(own.is_some_and(|own| own.create_revision() == held.created));
             }
-            Ok(there)
+            Ok((there, found.term))
         });
-        let read: Result<Vec<Vec<bool>>, Stopped> = join_all(reads).await.into_iter().collect();
-        Ok(read?.concat())
+        let read: Result<Vec<_>, Stopped> = join_all(reads).await.into_iter().collect();
+        let (there, terms): (Vec<Vec<bool>>, Vec<u64>) = read?.into_iter().unzip();
+        Ok((there.concat(), terms.into_iter().max().unwrap_or_default()))
     }
 
     /// A lease does not exist any more. Its locks are lost; those in `asked` are about to hear of it.

@@ -193,6 +193,7 @@ pub(crate) struct Answers {
     op: &'static str,
     pub(crate) succeeded: bool,
     pub(crate) revision: i64,
+    pub(crate) term: u64,
     steps: std::vec::IntoIter<TxnOpResponse>,
 }
 
@@ -205,6 +206,7 @@ impl Answers {
             op,
             succeeded: response.succeeded(),
             revision: header.revision(),
+            term: header.raft_term(),
             steps: response.op_responses().into_iter(),
         })
     }

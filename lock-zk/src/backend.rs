@@ -311,6 +311,7 @@ impl ZkBackend {
         };
         if let Err(Failure::Refused(zk::Error::NoNode)) = written {
             client.book.remove(next.nonce);
+            client.tidy.left(&node.queue, client.now());
             return Ok(Replaced::Gone);
         }
         next.progress.report(Reach::Queued);
@@ -489,7 +490,7 @@ impl Backend for ZkBackend {
                     Ok(Renewal::Extended(session.validity(claim, sent)))
                 }
                 Some((node, Some(Ok(_)))) => {
-                    client.book.lost(claim.nonce, node);
+                    client.lost(claim.nonce, node);
                     Ok(Renewal::Gone)
                 }
                 Some((_, Some(Err(failure)))) => {

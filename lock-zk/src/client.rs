@@ -392,11 +392,10 @@ impl Client {
     ) -> Result<Grant> {
         let session = &node.session;
         session.quiet(until).await.map_err(|e| e.into_error(op))?;
-        let (Some(place), false) = (node.place(), session.is_over()) else {
-            return Err(ended_first(op));
-        };
+        let place = node.place().ok_or_else(|| ended_first(op))?;
         let token = self.token(op, session, place.czxid)?;
-        if !self.book.held(claim.nonce, since + claim.ttl) {
+        // In this order: whoever ends the session looks for its holds after that.
+        if !self.book.held(claim.nonce, since + claim.ttl) || session.is_over() {
             return Err(ended_first(op));
         }
         let fence = Fence::new(&self.config.chroot, &place);
@@ -479,6 +478,15 @@ impl Client {
         self.tidy.left(&booked.node.queue, self.now());
         let held = matches!(booked.standing, Standing::Leaving { held: true });
         Ok(held && withdrawn == Withdrawn::Now)
+    }
+
+    /// Takes note that the node of a hold has gone; whether that is news.
+    pub(crate) fn lost(&self, nonce: lock_core::Nonce, node: &Arc<Node>) -> bool {
+        let lost = self.book.lost(nonce, node);
+        if lost {
+            self.tidy.left(&node.queue, self.now());
+        }
+        lost
     }
 }
 

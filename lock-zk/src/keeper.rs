@@ -175,7 +175,7 @@ async fn verify(
         let gone = node
             .place()
             .is_some_and(|place| !there.contains(&*place.path));
-        if gone && client.book.lost(nonce, &node) {
+        if gone && client.lost(nonce, &node) {
             client.tell(match broken {
                 true => Event::Broken { nonce },
                 false => Event::Gone { nonce },

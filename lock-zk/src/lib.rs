@@ -19,6 +19,11 @@
 //!   the same time to notice, an election, and then the session's whole timeout to end a session. So a
 //!   holder is told in time unless its clients can be cut off from a leader faster than that: with a
 //!   `tick` that is smaller than the servers' `tickTime`.
+//! * A session that comes to a member with a smaller `maxSessionTimeout` than its own timeout is shortened
+//!   to that, and the client library does not tell. So give all members the same, and before it is
+//!   lowered (by `tickTime`, perhaps: it is 20 of them unless set) lower the clients' `session_timeout`.
+//! * Looking and breaking add the fence base of now to a transaction. A hold that was granted before the
+//!   base was raised is shown, and broken, by the larger token; its guard keeps the one it was given.
 //!
 //! # Nodes
 //!

@@ -65,7 +65,7 @@ pub(crate) async fn open(
 fn silence(config: &ZkConfig) -> Error {
     let servers = addresses(config).collect::<Vec<_>>().join(", ");
     Error::new(ErrorKind::Unavailable, "connect")
-        .with_detail(format!("no answer in time from {servers}"))
+        .with_detail(format!("no ZooKeeper has answered in time at {servers}"))
 }
 
 fn connector(config: &ZkConfig) -> Result<zk::Connector> {

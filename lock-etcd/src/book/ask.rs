@@ -6,7 +6,7 @@ use lock_core::{BootInstant, Claim, Error, Grant, Lease as Keeping, Nonce};
 use tokio::sync::watch;
 
 use super::entry::{Entry, Stage};
-use super::{Asked, Book, Outcome, given_up};
+use super::{Asked, Book, Outcome, ended_first, given_up};
 use crate::base;
 use crate::error::protocol;
 use crate::fence::Fence;
@@ -169,6 +169,10 @@ impl Book {
 
     /// The grant of a claim whose key is known to be the oldest of its name.
     pub(super) fn granted(&self, entry: &Entry) -> Stage {
+        // Its end is known, and its validity may not have ended yet: nothing may be granted on it.
+        if entry.lease.is_over() {
+            return Stage::Failed(ended_first().with_name(&entry.claim.name));
+        }
         let failed = |detail: &str| Stage::Failed(protocol("acquire", detail));
         let (Some(held), Some(validity)) = (entry.held(), entry.lease.validity()) else {
             return failed("a grant without a key or a lease");

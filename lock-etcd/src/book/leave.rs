@@ -114,6 +114,7 @@ impl Book {
             Stage::Waiting(wait) if !entry.leaving => {
                 self.wait_behind(&mut pages, next, wait.ahead, now);
             }
+            Stage::Failed(error) => entry.stage = Stage::Failed(error),
             _ => {}
         }
         pages.tell(next);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lock_core::{BootInstant, Nonce, Reach};
 
 use super::entry::{Pages, Stage};
-use super::{Book, Deleted, Due};
+use super::{Book, Deleted, Due, ended_first};
 use crate::follow::{Following, Order};
 use crate::key::Came;
 use crate::lease::Lease;
@@ -236,7 +236,8 @@ impl Book {
         self.hurry.notify_one();
     }
 
-    /// This lease is over. Its waiters look, and join the queue again; answers who has lost a lock.
+    /// This lease is over. Its waiters look, and join the queue again; a grant that nobody has come for
+    /// is none any more. Answers who has lost a lock.
     pub(crate) fn lease_over(&self, lease: i64, now: BootInstant) -> Vec<Nonce> {
         let mut pages = self.lock();
         let mut lost = Vec::new();
@@ -246,6 +247,11 @@ impl Book {
             }
             match &mut entry.stage {
                 Stage::Waiting(wait) => wait.look_now(now),
+                Stage::Granted(_) => {
+                    let error = ended_first().with_name(&entry.claim.name);
+                    entry.stage = Stage::Failed(error);
+                    entry.heard.send_replace(());
+                }
                 Stage::Held if !entry.leaving => lost.push(*nonce),
                 _ => {}
             }

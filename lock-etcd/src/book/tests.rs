@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use lock_core::{Identity, Lease as Keeping, LockName, ManualClock};
+use lock_core::{ErrorKind, Identity, Lease as Keeping, LockName, ManualClock};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -284,6 +284,45 @@ fn lost_lease_names_its_holders_and_has_its_waiters_look() {
     assert_eq!(f.book.lease_over(lease, f.now()), [held.nonce]);
     assert_eq!(f.book.take_due(f.now()).len(), 1);
     assert!(f.book.lease_over(lease + 1, f.now()).is_empty());
+}
+
+#[test]
+fn nothing_is_granted_on_a_lease_that_is_over() {
+    let f = Fixture::new();
+    let failed = |claim: &Claim| match f.book.outcome(claim.nonce) {
+        Outcome::Failed(error) => assert_eq!(error.kind(), ErrorKind::Unavailable),
+        _ => panic!("granted, or waiting for it"),
+    };
+    // Granted, and not fetched yet.
+    let slow = f.waiting(true);
+    f.book.watch_confirmed(FIRST_WATCH, 6, f.now());
+    f.deleted(FIRST_WATCH, THEIRS, 7);
+    let lease = f.leases.shared(10).lease;
+    lease.end();
+    assert!(f.book.lease_over(lease.id, f.now()).is_empty());
+    failed(&slow);
+    // Answered when the end of the lease is known already.
+    let late = Fixture::claim();
+    f.begin(&late);
+    f.leases.shared(10).lease.end();
+    let asked = Asked::Granted { created: 8 };
+    f.book.asked(late.nonce, asked, f.now());
+    failed(&late);
+}
+
+#[test]
+fn claim_that_takes_the_place_of_one_that_has_failed_fails_as_well() {
+    let f = Fixture::new();
+    let (waiting, next) = (f.waiting(true), Fixture::claim());
+    let lease = f.leases.shared(10).lease;
+    assert!(
+        f.book
+            .begin_replacing(waiting.nonce, &next, lease)
+            .is_some()
+    );
+    f.book.fail(waiting.nonce, given_up(), f.now());
+    f.book.replaced(waiting.nonce, next.nonce, f.now());
+    assert!(matches!(f.book.outcome(next.nonce), Outcome::Failed(_)));
 }
 
 #[test]

@@ -92,6 +92,34 @@ async fn client_logs_in_again_when_the_server_has_forgotten_its_token() {
 }
 
 #[tokio::test]
+async fn tokens_that_end_while_the_connection_stays_cost_no_hold_and_no_waiter() {
+    let server = guarded();
+    let (one, two) = (connect(app(&server)).await, connect(app(&server)).await);
+    let (held, waiting) = (claim("a"), claim("a"));
+    let grant = hold(&one, &held).await;
+    let first = queue(&two, &waiting).await;
+    let streams = counted(server.watch_streams());
+    // The server forgets all tokens, as it does with each of them after a while.
+    counted(server.cli(&["auth", "disable"]));
+    counted(server.cli(&["auth", "enable"]));
+    // A watch of its own for each, on a stream that was opened with a token of before.
+    let (other, behind) = (claim("b"), claim("b"));
+    let renewed = eventually(|| async { one.renew(&[&grant]).await.remove(0).ok() }).await;
+    assert!(matches!(renewed, Renewal::Extended(_)), "{renewed:?}");
+    hold(&one, &other).await;
+    let second = queue(&two, &behind).await;
+    for held in [&held, &other] {
+        assert!(soon(one.release(held)).await.expect("released"));
+    }
+    granted(first).await;
+    granted(second).await;
+    eventually(|| async { (counted(server.watch_streams()) == streams).then_some(()) }).await;
+    for held in [&waiting, &behind] {
+        assert!(soon(two.release(held)).await.expect("released"));
+    }
+}
+
+#[tokio::test]
 async fn client_goes_on_when_the_list_of_users_changes() {
     let server = guarded();
     let one = connect(app(&server)).await;

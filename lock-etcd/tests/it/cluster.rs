@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
-use lock_core::{Connect, ErrorKind, FencingToken, Locks, Released};
+use lock_core::{Connect, ErrorKind, FencingToken, Locks, Released, Renewal};
 use lock_etcd::EtcdConfig;
 
 use crate::fixture::*;
@@ -256,4 +257,48 @@ async fn client_of_a_member_that_is_cut_off_goes_to_another() {
     // Who connects now does not stay with a member that talks to nobody.
     drop(open(config(&server)).await);
     server.heal(cut_off);
+}
+
+#[tokio::test]
+async fn keep_alive_is_not_confirmed_by_a_term_that_only_another_connection_has_heard_of() {
+    let server = cluster();
+    let ways =
+        [0, 1].map(|member| Proxy::start_with(server.member(member).addr(), Protocol::Http2));
+    let ports = ways.iter().map(|way| ("127.0.0.1", way.addr().port()));
+    let one = hasty(EtcdConfig::new(ports), SOON).await;
+    let minute = ms(60_000);
+    let (held, asked) = (claim_for("a", minute), claim_for("b", minute));
+    let grant = hold(&one, &held).await;
+    let (before, after) = match &ways {
+        [before, after] if before.stats().open > 0 => (before, after),
+        [after, before] => (before, after),
+    };
+    // A request stays under way on a connection that falls silent, and is given up.
+    before.hold_calls("KV/Txn", |_| true);
+    let asking = acquire(&one, &asked);
+    before.until(SOON, |stats| stats.held_requests == 1).await;
+    before.hold_replies();
+    let looking = tokio::spawn({
+        let one = Arc::clone(&one);
+        async move { one.inspect(&name("c")).await }
+    });
+    after.until(SOON, |stats| stats.open == 1).await;
+    eventually(|| async { one.inspect(&name("c")).await.ok() }).await;
+    // The answer to it comes from the term of another leader.
+    next_leader(&server);
+    before.deliver_held();
+    before.release_replies();
+    granted(asking).await;
+    soon(looking).await.expect("no panic").expect("answered");
+    after.clear_calls();
+    assert!(matches!(renew(&one, &grant).await, Renewal::Extended(_)));
+    let calls = after.calls();
+    let sent = calls
+        .iter()
+        .filter(|call| call.name == "Lease/LeaseKeepAlive");
+    assert_eq!(
+        sent.count(),
+        2,
+        "the first may have been answered by a leader of before"
+    );
 }

@@ -1,8 +1,13 @@
 //! Leases: what they carry, and what becomes of it when they end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+
 use futures_util::StreamExt;
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
-use lock_core::{Event, Lease, Reach, Renewal};
+use lock_core::{ErrorKind, Event, Lease, Reach, Renewal};
 
 use crate::fixture::*;
 
@@ -142,4 +147,66 @@ async fn renewal_finds_out_what_was_deleted_by_hand() {
         "{renewed:?}"
     );
     assert!(matches!(renewed[1], Ok(Renewal::Gone)), "{renewed:?}");
+}
+
+/// Whether somebody has been woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[tokio::test]
+async fn grant_that_its_caller_has_not_seen_yet_is_not_made_of_a_lease_that_is_over() {
+    let server = EtcdServer::start();
+    let (one, two, three) = (
+        client(&server).await,
+        client(&server).await,
+        client(&server).await,
+    );
+    let (first, other, waiting, next) = (claim("a"), claim("b"), claim("a"), claim("a"));
+    hold(&two, &first).await;
+    let shared = hold(&one, &other).await;
+    queue(&one, &waiting).await.abort();
+    let mut acquiring = one.acquire(&waiting);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let polled = acquiring.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    assert!(soon(two.release(&first)).await.expect("released"));
+    // It is granted, and its caller is slow.
+    eventually(|| async { woken.0.load(Ordering::Acquire).then_some(()) }).await;
+    revoke_all(&server);
+    hold(&three, &next).await;
+    assert_eq!(renew(&one, &shared).await, Renewal::Gone);
+    let error = soon(acquiring).await.expect_err("it has ended");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(!soon(one.release(&waiting)).await.expect("answered"));
+    assert_eq!(look(&three, "a").await.holders[0].nonce, next.nonce);
+}
+
+#[tokio::test]
+async fn lease_of_a_dropped_claim_goes_although_its_grant_is_answered_after_its_revocation() {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Http2);
+    let one = hasty(through(&proxy), SOON).await;
+    let claim = claim_for("a", ms(3_600_000)).with_lease(Lease::Fixed);
+    proxy.hold_calls("Lease/LeaseGrant", |_| true);
+    let asking = acquire(&one, &claim);
+    proxy.until(SOON, |stats| stats.held_requests == 1).await;
+    let revocations = || async {
+        let sent = counted(server.requests());
+        sent.get("Lease/LeaseRevoke").copied().unwrap_or(0)
+    };
+    assert_eq!(revocations().await, 0);
+    asking.abort();
+    assert!(!soon(one.release(&claim)).await.expect("answered"));
+    eventually(|| async { (revocations().await > 0).then_some(()) }).await;
+    proxy.deliver_held();
+    eventually(|| async { (revocations().await > 1).then_some(()) }).await;
+    eventually(|| async { counted(server.leases()).is_empty().then_some(()) }).await;
+    assert!(stored(&server, "a").is_empty());
 }

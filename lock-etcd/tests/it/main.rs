@@ -1,6 +1,7 @@
 //! Tests against real servers, started for one test each; faults by the proxy in front of them.
 
 mod access;
+mod cancel;
 mod cluster;
 mod cycle;
 mod fence;
@@ -9,4 +10,5 @@ mod late;
 mod lease;
 mod outage;
 mod queue;
+mod stranger;
 mod versions;

@@ -1,7 +1,7 @@
 //! Servers that die, stop, or cannot be reached.
 
 use futures_util::StreamExt;
-use lock_conformance::fault::Proxy;
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
 use lock_core::{Connect, ErrorKind, Event, Renewal};
 
@@ -101,4 +101,36 @@ async fn connection_without_answers_is_left_for_one_that_works() {
     proxy.heal();
     assert_eq!(soon(events.next()).await, Some(Event::Reconnected));
     assert!(matches!(renew(&one, &grant).await, Renewal::Extended(_)));
+}
+
+#[tokio::test]
+async fn waiter_whose_keep_alive_is_not_answered_keeps_its_place() {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Http2);
+    // An operation may take longer than the lease lasts.
+    let one = hasty(through(&proxy), SOON).await;
+    let (two, three) = (client(&server).await, client(&server).await);
+    let held = claim_for("a", SOON);
+    let (first, second) = (claim_for("a", ms(3000)), claim_for("a", SOON));
+    hold(&two, &held).await;
+    let waiting = queue(&one, &first).await;
+    let behind = queue(&three, &second).await;
+    proxy.hold_calls("Lease/LeaseKeepAlive", |_| true);
+    proxy.until(SOON, |stats| stats.held_requests == 1).await;
+    proxy.clear_calls();
+    // The lease would have ended by then.
+    let renewals = || {
+        let calls = proxy.calls();
+        let renewals = calls
+            .iter()
+            .filter(|call| call.name == "Lease/LeaseKeepAlive");
+        renewals.count()
+    };
+    eventually(|| async { (renewals() >= 4).then_some(()) }).await;
+    let waiters = look(&two, "a").await.waiters;
+    let nonces: Vec<_> = waiters.iter().map(|waiter| waiter.nonce).collect();
+    assert_eq!(nonces, [first.nonce, second.nonce]);
+    assert!(soon(two.release(&held)).await.expect("released"));
+    granted(waiting).await;
+    assert!(!behind.is_finished());
 }

@@ -1,6 +1,7 @@
 //! The backend on real servers.
 
 mod access;
+mod cancel;
 mod cluster;
 mod cycle;
 mod fence;
@@ -9,6 +10,7 @@ mod late;
 mod nodes;
 mod queue;
 mod session;
+mod stranger;
 #[cfg(feature = "tls")]
 mod tls;
 mod tokens;

@@ -1,13 +1,13 @@
 //! What is left in the ensemble, and what is removed from it.
 
 use lock_conformance::servers::ZooKeeperServer;
-use lock_core::{Backend, ErrorKind, Event, LossReason};
+use lock_core::{Backend, ErrorKind, Event, LossReason, Renewal};
 use lock_core::{ClientOptions, Locks};
 use lock_zk::zookeeper_client::{Acls, CreateMode};
 
 use crate::fixture::{
     ROOT, claim, claim_for, client, config, event, eventually, granted, hold, lock_nodes, look, ms,
-    name, queue, quiet_server, raw, soon,
+    name, queue, quiet_server, raw, renew, soon,
 };
 
 #[tokio::test]
@@ -48,6 +48,27 @@ async fn unused_parents_are_removed_by_the_client_and_used_ones_stay() {
     eventually(gone).await;
     assert_eq!(lock_nodes(&server).len(), 1);
     assert_eq!(look(&a, "theirs").await.holders.len(), 1);
+}
+
+#[tokio::test]
+async fn parent_of_a_hold_that_was_lost_is_removed_as_well() {
+    // This server does not do it.
+    let server = quiet_server();
+    let a = client(&server).await;
+    let (told, found) = (claim("told"), claim("found"));
+    hold(&a, &told).await;
+    let grant = hold(&a, &found).await;
+    let mut events = a.events();
+    let broken = a.break_hold(&told.name, look(&a, "told").await.holders[0].token);
+    assert!(soon(broken).await.expect("answered"));
+    event(&mut events, |event| !matches!(event, Event::Reconnected)).await;
+    server.delete(&lock_nodes(&server)[0]).expect("deleted");
+    assert_eq!(renew(&a, &grant).await, Renewal::Gone);
+    for claim in [&told, &found] {
+        assert!(!soon(a.release(claim)).await.expect("answered"));
+    }
+    let parents = || server.nodes(&format!("{ROOT}/l")).expect("listed");
+    eventually(|| async { parents().is_empty().then_some(()) }).await;
 }
 
 #[tokio::test]
