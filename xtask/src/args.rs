@@ -16,6 +16,8 @@ pub(crate) enum Command {
     Test(TestArgs),
     /// What CI runs: the same as `test`
     Ci,
+    /// Runs core in simulated worlds: for a time, or one schedule again
+    Simulate(SimulateArgs),
     /// Fetches the pinned Valkey that clock tests use, and prints where it is
     Valkey,
     /// Fetches the pinned etcd 3.5 that some tests use besides Debian's, and prints where it is
@@ -30,4 +32,14 @@ pub(crate) struct TestArgs {
     /// Install and fetch nothing; a missing server then fails its tests
     #[arg(long)]
     pub(crate) skip_install: bool,
+}
+
+#[derive(ClapArgs, Clone, Debug)]
+pub(crate) struct SimulateArgs {
+    /// Run the schedule of this seed and no other, and show what happens in it
+    #[arg(long, conflicts_with = "minutes")]
+    pub(crate) seed: Option<u64>,
+    /// For how long new schedules are tried; 0 is for ever
+    #[arg(long, default_value_t = 10)]
+    pub(crate) minutes: u64,
 }

