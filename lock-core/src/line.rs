@@ -360,14 +360,22 @@ impl Line {
     /// Makes a grant fit to be handed out: a fixed lease is made whole first, and one whose validity
     /// is over, or that was said to have ended, is never used and never thrown away, but asked about:
     /// what was said may be about an earlier grant of the same nonce, which nobody had heard of.
-    async fn confirm(&mut self, grant: Grant, waiter: &mut Waiter) -> Result<Grant> {
-        let shared = Arc::clone(&self.shared);
-        let stale = grant.validity().expires_at() <= shared.clock.now();
-        let partial = grant.is_provisional() && waiter.lease == Lease::Fixed;
-        let doubted = shared.book.take_early(&grant.claim().nonce).is_some();
-        if !stale && !partial && !doubted {
-            return Ok(grant);
+    async fn confirm(&mut self, mut grant: Grant, waiter: &mut Waiter) -> Result<Grant> {
+        loop {
+            let stale = grant.validity().expires_at() <= self.shared.clock.now();
+            let partial = grant.is_provisional() && waiter.lease == Lease::Fixed;
+            let nonce = grant.claim().nonce;
+            let doubted = self.shared.book.take_early(&nonce).is_some();
+            if !stale && !partial && !doubted {
+                return Ok(grant);
+            }
+            grant = self.ask_about(grant, waiter).await?;
         }
+    }
+
+    /// The same grant as the backend has it now.
+    async fn ask_about(&mut self, grant: Grant, waiter: &mut Waiter) -> Result<Grant> {
+        let shared = Arc::clone(&self.shared);
         let unconfirmed = self
             .error(ErrorKind::Indeterminate)
             .with_detail("a grant could not be confirmed in time");

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Torture(TortureArgs),
     /// Breaks copies of core in one way each, and runs the cases of the suite that find it
     Mutants,
+    /// Runs core in simulated worlds: for a time, or one schedule again
+    Simulate(SimulateArgs),
     /// Fetches the pinned Valkey that clock tests use, and prints where it is
     Valkey,
     /// Fetches the pinned etcd 3.5 that some tests use besides Debian's, and prints where it is
@@ -62,4 +64,14 @@ pub(crate) struct TortureArgs {
     /// The seed of the first round; that of any round plays it again with `--rounds 1`
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+}
+
+#[derive(ClapArgs, Clone, Debug)]
+pub(crate) struct SimulateArgs {
+    /// Run the schedule of this seed and no other, and show what happens in it
+    #[arg(long, conflicts_with = "minutes")]
+    pub(crate) seed: Option<u64>,
+    /// For how long new schedules are tried; 0 is for ever
+    #[arg(long, default_value_t = 10)]
+    pub(crate) minutes: u64,
 }

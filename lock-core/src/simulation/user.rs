@@ -147,7 +147,7 @@ impl User {
         self.note(format_args!("released {token}: {released:?}"));
         let mut state = self.world.state();
         match released {
-            Ok(Released::Clean) => state.witness.released(token),
+            Ok(Released::Clean) => state.witness.released(token, begun),
             Ok(Released::Unknown { free_by }) => {
                 state.witness.free_by(token, self.timeline.world(free_by));
             }
