@@ -100,7 +100,11 @@ impl State {
                 };
                 up(id) && self.client(id).hold().is_some_and(wanted)
             }
-            Action::Place(id) => up(id) && self.client(id).due(self.now).is_some(),
+            Action::Place(id) => {
+                let client = self.client(id);
+                let asking = client.wire.awaits(Script::renews_place);
+                up(id) && !asking && client.due(self.now).is_some()
+            }
             Action::Clean(id) => up(id) && self.client(id).cleaning.iter().any(|it| !it.under_way),
             Action::Execute(id) => !self.client(id).wire.requests.is_empty(),
             Action::Deliver(id, at) => self.client(id).wire.deliverable().any(|it| it == at),

@@ -62,6 +62,18 @@ pub(crate) enum Why {
 }
 
 impl Script {
+    /// Whether this is a request of the task that renews places, which has one under way at a time.
+    pub(crate) fn renews_place(self) -> bool {
+        let joins = matches!(
+            self,
+            Self::Acquire {
+                why: Why::JoinAgain,
+                ..
+            }
+        );
+        joins || matches!(self, Self::Place { .. })
+    }
+
     /// The nonce that this request can make hold or wait.
     pub(crate) fn claims(self) -> Option<Nonce> {
         match self {
@@ -121,8 +133,8 @@ impl Wire {
         }
     }
 
-    /// Whether a task waits for the answer to this.
-    pub(crate) fn awaits(&self, script: Script) -> bool {
+    /// Whether a task waits for the answer to such a request.
+    pub(crate) fn awaits(&self, such: impl Fn(Script) -> bool) -> bool {
         let answered = self.back.iter().filter_map(|message| match message {
             Message::Answer { request, .. } => Some(request),
             Message::Push { .. } => None,
@@ -130,7 +142,7 @@ impl Wire {
         self.requests
             .iter()
             .chain(answered)
-            .any(|request| request.awaited && request.script == script)
+            .any(|request| request.awaited && such(request.script))
     }
 
     /// Which of the messages on their way back can be taken in next: see [`back`](Self::back).

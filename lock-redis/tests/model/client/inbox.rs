@@ -350,7 +350,8 @@ impl Client {
             return None;
         };
         let why = Why::Wait;
-        if self.wire.awaits(Script::Acquire { nonce, why }) {
+        let asked = Script::Acquire { nonce, why };
+        if self.wire.awaits(|script| script == asked) {
             return None;
         }
         let stage = self.record(nonce)?.stage;
