@@ -103,6 +103,9 @@ impl Report {
         for result in list("results") {
             results.insert(word(&result, "case")?, word(&result, "result")?);
         }
+        let failed = results.iter().filter(|(_, result)| *result == "failed");
+        let failed: Vec<_> = failed.map(|(case, _)| case.as_str()).collect();
+        ensure!(failed.is_empty(), "failed: {}", failed.join(" "));
         let deviations = list("deviations");
         let deviations = deviations
             .iter()
