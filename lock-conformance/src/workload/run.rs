@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use lock_core::{Connect, Locks, WaitOrder};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::drive::Driver;
@@ -61,9 +61,7 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
     let working = crew.start(plan, &resource.path());
     let driving = drive(stand, plan, &crew);
     tokio::time::sleep(plan.length).await;
-    let driven = driving
-        .await
-        .unwrap_or_else(|error| Err(Failure::new(format!("whoever breaks things: {error}"))));
+    let driven = driving.await;
     crew.finish();
     let progress = bound(stand, plan);
     let patience = progress + plan.longest_step() + SOON;
@@ -105,7 +103,12 @@ fn bound(stand: &Stand, plan: &Plan) -> Duration {
     stand.replaced_within(ttl) + stand.claim_window() + stand.pace().op_timeout * 2 + SOON
 }
 
-fn drive(stand: &Stand, plan: &Plan, crew: &Crew) -> JoinHandle<Result<(), Failure>> {
+/// Starts breaking things; what comes back ends when all of that is done, and dropped it ends it.
+fn drive(
+    stand: &Stand,
+    plan: &Plan,
+    crew: &Crew,
+) -> impl Future<Output = Result<(), Failure>> + use<> {
     let driver = Driver {
         stand: stand.clone(),
         names: plan.names.clone(),
@@ -113,9 +116,24 @@ fn drive(stand: &Stand, plan: &Plan, crew: &Crew) -> JoinHandle<Result<(), Failu
         operator: crew.operator.clone(),
     };
     let steps = plan.faults.clone();
+    let (alive, abandoned) = oneshot::channel::<()>();
     // Servers are stopped and started by calls that block.
     let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || runtime.block_on(driver.drive(steps)))
+    let driving = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                // First: an abandoned driver must not touch a runtime that is going down.
+                biased;
+                _ = abandoned => Ok(()),
+                driven = driver.drive(steps) => driven,
+            }
+        })
+    });
+    async move {
+        let driven = driving.await;
+        drop(alive);
+        driven.unwrap_or_else(|error| Err(Failure::new(format!("whoever breaks things: {error}"))))
+    }
 }
 
 fn sink(stand: &Stand) -> Sink {
