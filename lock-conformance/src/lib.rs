@@ -35,10 +35,12 @@
 
 mod case;
 mod cases;
+mod faketime;
 #[cfg(feature = "servers")]
 pub mod fault;
 mod harness;
 pub mod history;
+mod missing;
 pub mod resource;
 mod runner;
 #[cfg(feature = "servers")]

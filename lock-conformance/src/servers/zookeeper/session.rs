@@ -19,6 +19,7 @@ pub(super) const SUPER_DIGEST: &str = "super:Z+xicx0R17VvNjgJUXrxxXuF0Tw=";
 /// Request codes.
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
+const EXISTS: i32 = 3;
 const GET_CHILDREN: i32 = 8;
 const AUTH: i32 = 100;
 const CLOSE: i32 = -11;
@@ -133,6 +134,22 @@ impl Session {
             Err(error) if !is(&error, NODE_EXISTS) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// What time its server showed when a node was made, since 1970; `None` if there is no such node.
+    pub(super) fn made_at(&mut self, path: &str) -> io::Result<Option<Duration>> {
+        let mut request = Writer::default();
+        request.string(path).bool(false);
+        let answer = match self.call(EXISTS, &request) {
+            Err(error) if is(&error, NO_NODE) => return Ok(None),
+            answer => answer?,
+        };
+        let mut answer = Reader(&answer);
+        let stat = (answer.long(), answer.long(), answer.long());
+        let (_czxid, _mzxid, Some(made_ms)) = stat else {
+            return Err(cut_short());
+        };
+        Ok(u64::try_from(made_ms).ok().map(Duration::from_millis))
     }
 
     /// Ends the session, so that it does not stand in the server until it expires.
