@@ -15,7 +15,7 @@ use lock_core::{
 
 use crate::case::{Case, Failure, Fault};
 use crate::harness::{Arena, Faults, Harness, Pace};
-use crate::history::{Recorder, What};
+use crate::history::{Left, Recorder, Refusal, What};
 use crate::worker::{Worker, Workers};
 
 /// Long enough for anything that is not broken, and far below [`LONG`].
@@ -358,7 +358,7 @@ impl Client {
         let name = guard.name().as_str().to_owned();
         self.note(&name, What::Releasing { token });
         let released = guard.release().await;
-        let how = format!("{released:?}");
+        let how = Left::from(&released);
         self.note(&name, What::Released { token, how });
         released
     }
@@ -396,9 +396,13 @@ impl Client {
                     asked,
                     token: guard.token().get(),
                 },
-                Ok(None) => What::Refused { why: "busy".into() },
+                Ok(None) => What::Refused {
+                    asked,
+                    why: Refusal::Busy,
+                },
                 Err(error) => What::Refused {
-                    why: format!("{error:?}"),
+                    asked,
+                    why: error.into(),
                 },
             },
         );

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::case::Failure;
 use crate::harness::{Harness, Pace};
-use crate::history::{Event, Recorder, What};
+use crate::history::{Event, Left, Recorder, Refusal, What};
 use crate::resource::ResourceClient;
 
 /// Set in a worker process, to its [`Setup`].
@@ -287,7 +287,10 @@ impl Hand {
                 asked,
                 token: guard.token().get(),
             },
-            None => What::Refused { why: "busy".into() },
+            None => What::Refused {
+                asked,
+                why: Refusal::Busy,
+            },
         };
         event(&self.who, name, what);
         Ok(guard)
@@ -295,8 +298,12 @@ impl Hand {
 
     async fn give_up(&self, guard: Guard) -> Result<lock_core::Released, Failure> {
         let token = guard.token().get();
-        event(&self.who, guard.name().as_str(), What::Releasing { token });
-        Ok(guard.release().await?)
+        let name = guard.name().as_str().to_owned();
+        event(&self.who, &name, What::Releasing { token });
+        let released = guard.release().await;
+        let how = Left::from(&released);
+        event(&self.who, &name, What::Released { token, how });
+        Ok(released?)
     }
 
     async fn count(&self, count: Count) -> Result<Answer, Failure> {

@@ -1,0 +1,234 @@
+//! P7: bounded progress after healing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use super::Violation;
+use crate::history::event::{Event, Trouble, What};
+
+/// **P7**: when nothing is broken, and whatever was has been healed for `bound`, a lock that is free and
+/// that somebody waits for is granted within `bound`.
+///
+/// A lock is free when nobody holds it as far as the history says. So `bound` has to cover the lease of
+/// a holder that died.
+///
+/// # Errors
+/// The first lock that stayed free for longer, with the waiter that had waited longest.
+pub fn check_progress(events: &[Event], bound: Duration) -> Result<(), Violation> {
+    let mut locks: BTreeMap<&str, Lock<'_>> = BTreeMap::new();
+    let mut broken = 0_usize;
+    for event in events {
+        if let What::Trouble(trouble) = &event.what {
+            let was_broken = broken > 0;
+            match trouble {
+                Trouble::Began(_) | Trouble::Paused => broken += 1,
+                Trouble::Healed(_) | Trouble::Resumed => broken = broken.saturating_sub(1),
+                Trouble::Stalled { .. } => continue,
+                Trouble::Killed | Trouble::DataLost { .. } | Trouble::Broke { .. } => {}
+            }
+            for lock in locks.values_mut() {
+                if !was_broken {
+                    lock.judge(event.at, bound)?;
+                }
+                if *trouble == Trouble::Killed {
+                    lock.forget(event.process());
+                }
+                lock.count_from(event.at, broken > 0);
+            }
+            continue;
+        }
+        let lock = locks.entry(&event.name).or_default();
+        lock.judge(event.at, bound)?;
+        if lock.take(event) {
+            lock.count_from(event.at, broken > 0);
+        }
+    }
+    let end = events.last().map_or(Duration::ZERO, |event| event.at);
+    locks.values().try_for_each(|lock| lock.judge(end, bound))
+}
+
+/// What is known of one lock at one time.
+#[derive(Default)]
+struct Lock<'a> {
+    waiting: HashMap<(&'a str, Duration), &'a Event>,
+    holding: HashMap<u64, &'a Event>,
+    gone: HashSet<&'a str>,
+    /// Since when it has been free, wanted, and in nobody's way.
+    idle_since: Option<Duration>,
+}
+
+impl<'a> Lock<'a> {
+    /// Whether the event says anything about who holds and who waits.
+    fn take(&mut self, event: &'a Event) -> bool {
+        match event.what {
+            What::Asked { waits: true } => {
+                // What a process wrote down before it was killed may arrive after the news of that.
+                if !self.gone.contains(event.process()) {
+                    self.waiting.insert((&event.who, event.at), event);
+                }
+                // One more waiter does not start the time of the others again.
+                return self.idle_since.is_none();
+            }
+            What::Granted { asked, token } => {
+                self.waiting.remove(&(event.who.as_str(), asked));
+                self.holding.insert(token, event);
+            }
+            What::Refused { asked, .. } => {
+                self.waiting.remove(&(event.who.as_str(), asked));
+                return self.waiting.is_empty();
+            }
+            What::Releasing { token } | What::Lost { token, .. } => {
+                if self.holding.remove(&token).is_none() {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn forget(&mut self, process: &'a str) {
+        self.gone.insert(process);
+        self.waiting.retain(|_, asked| asked.process() != process);
+        self.holding
+            .retain(|_, granted| granted.process() != process);
+    }
+
+    fn count_from(&mut self, at: Duration, broken: bool) {
+        let idle = !broken && self.holding.is_empty() && !self.waiting.is_empty();
+        self.idle_since = idle.then_some(at);
+    }
+
+    fn judge(&self, at: Duration, bound: Duration) -> Result<(), Violation> {
+        let Some(idle) = self.idle_since.map(|since| at.saturating_sub(since)) else {
+            return Ok(());
+        };
+        let longest = self.waiting.values().min_by_key(|asked| asked.at);
+        match longest {
+            Some(longest) if idle > bound => Err(Violation::new(
+                "P7",
+                format!("a free lock was not granted to its waiters for {idle:.1?}"),
+                &[longest],
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::event::{Loss, Refusal};
+    use crate::history::sample::*;
+
+    fn check(history: &[Event]) -> Result<(), Violation> {
+        check_progress(history, ms(100))
+    }
+
+    fn end(at: u64) -> Event {
+        event(at, "suite", What::Note("the end".into()))
+    }
+
+    fn cut(at: u64) -> Event {
+        trouble(at, "faults", Trouble::Began("cut".into()))
+    }
+
+    fn healed(at: u64) -> Event {
+        trouble(at, "faults", Trouble::Healed("cut".into()))
+    }
+
+    #[test]
+    fn waiter_that_a_free_lock_is_not_granted_is_found() {
+        assert_eq!(violated(check(&[asks(0, "a"), end(101)])), "P7");
+        assert_eq!(check(&[asks(0, "a"), end(100)]), Ok(()));
+    }
+
+    #[test]
+    fn late_grant_is_found_as_well() {
+        let history = [asks(0, "a"), granted(0, 150, "a", 1)];
+        assert_eq!(violated(check(&history)), "P7");
+    }
+
+    #[test]
+    fn others_that_come_meanwhile_do_not_start_the_time_again() {
+        let history = [asks(0, "a"), asks(60, "b"), end(101)];
+        assert_eq!(violated(check(&history)), "P7");
+    }
+
+    #[test]
+    fn waiter_behind_a_holder_waits_for_as_long_as_that_holds() {
+        let history = [
+            asks(0, "b"),
+            granted(0, 10, "a", 1),
+            releasing(500, "a", 1),
+            granted(0, 590, "b", 2),
+        ];
+        assert_eq!(check(&history), Ok(()));
+        let history = [
+            asks(0, "b"),
+            granted(0, 10, "a", 1),
+            lost(500, "a", 1, Loss::Expired),
+            granted(0, 610, "b", 2),
+        ];
+        assert_eq!(violated(check(&history)), "P7");
+    }
+
+    #[test]
+    fn time_counts_from_the_last_healing_on() {
+        let good = [asks(0, "a"), cut(50), healed(500), granted(0, 599, "a", 1)];
+        assert_eq!(check(&good), Ok(()));
+        let bad = [asks(0, "a"), cut(50), healed(500), granted(0, 601, "a", 1)];
+        assert_eq!(violated(check(&bad)), "P7");
+    }
+
+    #[test]
+    fn two_faults_are_healed_when_both_are() {
+        let both = |last| {
+            [
+                asks(0, "a"),
+                cut(10),
+                cut(20),
+                healed(30),
+                healed(500),
+                granted(0, last, "a", 1),
+            ]
+        };
+        assert_eq!(check(&both(590)), Ok(()));
+        assert_eq!(violated(check(&both(610))), "P7");
+    }
+
+    #[test]
+    fn whoever_gives_up_and_whoever_is_killed_wants_nothing_any_more() {
+        let gave_up = [
+            asks(0, "a"),
+            refused(0, 90, "a", Refusal::TimedOut),
+            end(500),
+        ];
+        assert_eq!(check(&gave_up), Ok(()));
+        let killed = [
+            asks(0, "worker 1.0"),
+            trouble(90, "worker 1", Trouble::Killed),
+            end(500),
+        ];
+        assert_eq!(check(&killed), Ok(()));
+    }
+
+    #[test]
+    fn lock_of_a_holder_that_was_killed_is_free_from_then_on() {
+        let history = |at| {
+            [
+                asks(0, "b"),
+                granted(0, 10, "worker 1.0", 1),
+                trouble(300, "worker 1", Trouble::Killed),
+                granted(0, at, "b", 2),
+            ]
+        };
+        assert_eq!(check(&history(390)), Ok(()));
+        assert_eq!(violated(check(&history(410))), "P7");
+    }
+
+    #[test]
+    fn tries_wait_for_nothing() {
+        assert_eq!(check(&[tries(0, "a"), end(500)]), Ok(()));
+    }
+}

@@ -1,0 +1,131 @@
+//! What was broken when, as far as a history says.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::event::{Event, Trouble, What, process_of};
+
+type Span = (Duration, Duration);
+
+/// The troubles of a history.
+#[derive(Debug, Default)]
+pub(super) struct Troubles<'a> {
+    /// When a process did not run, in the order of time.
+    idle: HashMap<&'a str, Vec<Span>>,
+    killed: HashMap<&'a str, Duration>,
+    losses: Vec<Span>,
+    breaks: HashMap<(&'a str, u64), Duration>,
+    /// When anything at all was broken, or had just been: in order, and disjoint.
+    active: Vec<Span>,
+}
+
+impl<'a> Troubles<'a> {
+    pub(super) fn of(events: &'a [Event]) -> Self {
+        let mut troubles = Self::default();
+        let mut paused: HashMap<&str, Duration> = HashMap::new();
+        let mut broken = 0_usize;
+        let mut since = Duration::ZERO;
+        for event in events {
+            let What::Trouble(trouble) = &event.what else {
+                continue;
+            };
+            let (who, at) = (event.process(), event.at);
+            match trouble {
+                Trouble::Paused => drop(paused.insert(who, at)),
+                Trouble::Resumed => {
+                    if let Some(from) = paused.remove(who) {
+                        troubles.idle.entry(who).or_default().push((from, at));
+                    }
+                }
+                Trouble::Stalled { since } => {
+                    troubles.idle.entry(who).or_default().push((*since, at));
+                }
+                Trouble::Killed => {
+                    paused.remove(who);
+                    troubles.killed.entry(who).or_insert(at);
+                }
+                Trouble::DataLost { since } => troubles.losses.push((*since, at)),
+                Trouble::Broke { token, since } => {
+                    let broke = troubles.breaks.entry((&event.name, *token));
+                    broke.or_insert(*since);
+                }
+                Trouble::Began(_) | Trouble::Healed(_) => {}
+            }
+            match trouble {
+                Trouble::Began(_) | Trouble::Paused => {
+                    if broken == 0 {
+                        since = at;
+                    }
+                    broken += 1;
+                }
+                Trouble::Healed(_) | Trouble::Resumed => {
+                    broken = broken.saturating_sub(1);
+                    if broken == 0 {
+                        troubles.active.push((since, at));
+                    }
+                }
+                Trouble::Killed | Trouble::Stalled { .. } => troubles.active.push((at, at)),
+                Trouble::DataLost { since } | Trouble::Broke { since, .. } => {
+                    troubles.active.push((*since, at));
+                }
+            }
+        }
+        let end = Duration::MAX;
+        if broken > 0 {
+            troubles.active.push((since, end));
+        }
+        for (who, from) in paused {
+            troubles.idle.entry(who).or_default().push((from, end));
+        }
+        troubles.active = disjoint(std::mem::take(&mut troubles.active));
+        for spans in troubles.idle.values_mut() {
+            *spans = disjoint(std::mem::take(spans));
+        }
+        troubles
+    }
+
+    /// Whether `who` may not have been running at some time between `from` and `to`.
+    pub(super) fn idle(&self, who: &str, from: Duration, to: Duration) -> bool {
+        let spans = self.idle.get(process_of(who));
+        spans.is_some_and(|spans| overlaps(spans, from, to))
+    }
+
+    /// When `who` was killed.
+    pub(super) fn killed(&self, who: &str) -> Option<Duration> {
+        self.killed.get(process_of(who)).copied()
+    }
+
+    /// Whether anything was broken between `from` and `to`.
+    pub(super) fn active(&self, from: Duration, to: Duration) -> bool {
+        overlaps(&self.active, from, to)
+    }
+
+    /// From when on a hold that was asked for at `asked` may have been taken by a declared
+    /// exception. A request that was under way during a loss of data may have been granted before it.
+    pub(super) fn undone(&self, name: &str, token: u64, asked: Duration) -> Option<Duration> {
+        let lost = self.losses.iter().find(|(_, to)| asked <= *to);
+        let lost = lost.map(|(from, _)| *from);
+        let broken = self.breaks.get(&(name, token)).copied();
+        match (lost, broken) {
+            (Some(lost), Some(broken)) => Some(lost.min(broken)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+fn disjoint(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_unstable();
+    let mut merged: Vec<Span> = Vec::with_capacity(spans.len());
+    for (from, to) in spans {
+        match merged.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
+}
+
+fn overlaps(spans: &[Span], from: Duration, to: Duration) -> bool {
+    let first = spans.partition_point(|(_, end)| *end < from);
+    spans.get(first).is_some_and(|(begin, _)| *begin <= to)
+}
