@@ -4,8 +4,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
+
+use tempfile::TempDir;
 
 pub(crate) const LIBRARY: &str = "libfaketimeMT.so.1";
 pub(crate) const INSTALL: &str = "apt-get install faketime";
@@ -80,6 +83,64 @@ pub(crate) fn unlink_shared_memory(pid: u32) {
     for name in ["faketime_shm_", "sem.faketime_sem_"] {
         // Not there for a process without libfaketime.
         let _ = fs::remove_file(format!("/dev/shm/{name}{pid}"));
+    }
+}
+
+/// Wall clocks that a test can set, for processes that it starts; kept in files of a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct WallClocks {
+    library: PathBuf,
+    dir: Arc<TempDir>,
+}
+
+impl WallClocks {
+    /// What is missing where there is none, in `LOCK_TEST_ALLOW_MISSING`.
+    pub(crate) const NAME: &str = "faketime";
+
+    /// `None` where libfaketime is not installed.
+    pub(crate) fn new() -> io::Result<Option<WallClocks>> {
+        let Some(library) = find() else {
+            return Ok(None);
+        };
+        let dir = tempfile::Builder::new()
+            .prefix("distlock-clock-")
+            .tempdir()?;
+        Ok(Some(WallClocks {
+            library,
+            dir: Arc::new(dir),
+        }))
+    }
+
+    pub(crate) fn missing() -> String {
+        format!("{LIBRARY} is not installed; install it with `{INSTALL}`")
+    }
+
+    /// The true clock, as yet, of the process that is started with this environment.
+    pub(crate) fn of(
+        &self,
+        process: &str,
+    ) -> io::Result<(WallClock, [(&'static str, OsString); 4])> {
+        let clock = WallClock {
+            file: self.dir.path().join(process),
+            _dir: Arc::clone(&self.dir),
+        };
+        clock.set(0)?;
+        let env = env(&self.library, clock.file.as_os_str());
+        Ok((clock, env))
+    }
+}
+
+/// The wall clock of one process.
+#[derive(Debug)]
+pub(crate) struct WallClock {
+    file: PathBuf,
+    _dir: Arc<TempDir>,
+}
+
+impl WallClock {
+    /// Sets it to true time plus so many seconds.
+    pub(crate) fn set(&self, seconds: i64) -> io::Result<()> {
+        set(&self.file, seconds)
     }
 }
 

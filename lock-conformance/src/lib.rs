@@ -48,6 +48,7 @@ pub mod servers;
 mod stand;
 #[cfg(feature = "servers")]
 mod wait;
+mod witness;
 pub mod worker;
 
 pub use crate::case::{Case, Failure, Fault, Need, Outcome, Tier};
@@ -57,4 +58,5 @@ pub use crate::harness::{
 };
 pub use crate::runner::{CaseResult, Ending, Report, run, run_as_test};
 pub use crate::stand::Stand;
+pub use crate::witness::{Standing, Witness};
 pub use lock_core::async_trait;

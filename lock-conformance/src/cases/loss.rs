@@ -2,7 +2,10 @@
 
 use std::thread;
 
+use super::compaction::holder_is_told_of_a_break_after_a_compaction;
+use super::halfway::connection_that_only_the_holder_believes_in_makes_no_second_holder;
 use super::prelude::*;
+use super::sessions::holder_is_told_that_its_session_was_ended;
 
 pub(super) const CASES: &[Entry] = &[
     case!("R4.01", loss_is_told_before_the_next_grant, needs(&[TTL])),
@@ -54,6 +57,26 @@ pub(super) const CASES: &[Entry] = &[
         "R4.14",
         holder_is_told_that_the_server_has_forgotten_it,
         needs(&[TTL, Need::Fault(Fault::Wipe)]),
+    ),
+    case!(
+        "R4.20",
+        holder_is_told_that_its_session_was_ended,
+        needs(&[TTL, Need::Fault(Fault::KillSession)]),
+    ),
+    case!(
+        "R4.21",
+        holder_is_told_of_a_break_after_a_compaction,
+        needs(&[
+            BREAK,
+            Need::Fault(Fault::Compact),
+            Need::Fault(Fault::Cut),
+            Need::Fault(Fault::BlackHole)
+        ]),
+    ),
+    case!(
+        "R4.22",
+        connection_that_only_the_holder_believes_in_makes_no_second_holder,
+        needs(&[TTL, Need::Fault(Fault::HalfOpen)]),
     ),
 ];
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::compaction::waiter_is_served_after_a_compaction;
+use super::halfway::lost_request_costs_a_bounded_delay_and_leaves_nothing;
 use super::prelude::*;
+use super::sessions::waiter_whose_session_was_ended_is_served;
 use crate::resource::{Fencing, Resource};
 use crate::stand::Client;
 use crate::worker::{Count, Order};
@@ -93,6 +96,26 @@ pub(super) const CASES: &[Entry] = &[
         alone(),
     ),
     case!("R7.21", everybody_in_a_long_queue_is_served),
+    case!(
+        "R7.30",
+        lost_request_costs_a_bounded_delay_and_leaves_nothing,
+        needs(&[Need::Fault(Fault::DropRequest)]),
+        deadline(120)
+    ),
+    case!(
+        "R7.31",
+        waiter_whose_session_was_ended_is_served,
+        needs(&[Need::Fault(Fault::KillSession)]),
+    ),
+    case!(
+        "R7.32",
+        waiter_is_served_after_a_compaction,
+        needs(&[
+            Need::Fault(Fault::Compact),
+            Need::Fault(Fault::Cut),
+            Need::Fault(Fault::BlackHole)
+        ]),
+    ),
 ];
 
 /// Starts waiting for the lock, and is in the queue when this returns.

@@ -16,6 +16,9 @@ const SESSION_TIMEOUT_MS: i32 = 30_000;
 const SUPER_USER: &[u8] = b"super:distlock";
 pub(super) const SUPER_DIGEST: &str = "super:Z+xicx0R17VvNjgJUXrxxXuF0Tw=";
 
+/// How often a session is taken from an owner that takes it back.
+const TAKE_OVERS: usize = 50;
+
 /// Request codes.
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
@@ -59,11 +62,20 @@ impl Session {
     /// A server derives a session's password from the session's number, in a way that every server of an ensemble
     /// knows and that is the same everywhere; so does this.
     pub(super) fn close_foreign(server: SocketAddr, id: i64) -> io::Result<bool> {
-        match Session::connect(server, id, &password(id)) {
-            Ok(session) => session.close().map(|()| true),
-            Err(error) if is(&error, SESSION_EXPIRED) => Ok(false),
-            Err(error) => Err(error),
+        let mut was_there = false;
+        for _ in 0..TAKE_OVERS {
+            match Session::connect(server, id, &password(id)).and_then(Session::close) {
+                Ok(()) => return Ok(true),
+                Err(error) if is(&error, SESSION_EXPIRED) => return Ok(was_there),
+                // A session has one connection at a time: its owner was faster to take it back. Or the answer was
+                // lost with the connection; then the next attempt is told that there is no such session.
+                Err(error) if is_cut(&error) => was_there = true,
+                Err(error) => return Err(error),
+            }
         }
+        Err(io::Error::other(
+            "the owner takes its session back each time",
+        ))
     }
 
     fn connect(server: SocketAddr, id: i64, password: &[u8]) -> io::Result<Session> {
@@ -221,6 +233,11 @@ fn is(error: &io::Error, code: i32) -> bool {
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Code>())
         .is_some_and(|inner| inner.0 == code)
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
 fn invalid(why: &str) -> io::Error {
