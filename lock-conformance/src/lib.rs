@@ -38,10 +38,12 @@
 
 mod case;
 mod cases;
+mod faketime;
 #[cfg(feature = "servers")]
 pub mod fault;
 mod harness;
 pub mod history;
+mod missing;
 pub mod resource;
 mod runner;
 #[cfg(feature = "servers")]
@@ -50,6 +52,7 @@ mod stand;
 pub mod torture;
 #[cfg(feature = "servers")]
 mod wait;
+mod witness;
 pub mod worker;
 pub mod workload;
 
@@ -60,4 +63,5 @@ pub use crate::harness::{
 };
 pub use crate::runner::{CaseResult, Ending, Report, run, run_as_test};
 pub use crate::stand::Stand;
+pub use crate::witness::{Standing, Witness};
 pub use lock_core::async_trait;

@@ -9,4 +9,4 @@ mod proxy;
 pub mod resp;
 mod wire;
 
-pub use proxy::{Call, Protocol, Proxy, Stats};
+pub use proxy::{Call, Connections, Peer, Protocol, Proxy, Stats};

@@ -4,14 +4,17 @@
 //! is behind one lock, and a byte is written only under it: once a switch returns, nothing more flows that it forbids.
 
 mod codec;
+mod connections;
 mod link;
 mod message;
 mod rules;
+mod scope;
 mod stats;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -22,10 +25,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use self::codec::Protocol;
-use self::link::{How, Link, Links};
+pub use self::connections::Connections;
+use self::link::Links;
 pub use self::message::Call;
-use self::message::Message;
-use self::rules::{Replies, Rules};
+use self::rules::Replies;
+pub use self::scope::Peer;
+use self::scope::{Book, Scope};
 pub use self::stats::Stats;
 use crate::servers::free_port;
 use crate::wait::poll;
@@ -35,16 +40,18 @@ const SWITCH_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A TCP proxy on 127.0.0.1 in front of one server; stops, and closes every connection, when dropped.
 ///
-/// Switches hold for current and future connections, combine, and last until they are switched back. A switch has
-/// taken effect when its method returns. The methods block for about a millisecond at most, and may be called from
-/// anywhere.
+/// It derefs to [`Connections`], the switches: for all of its connections, or, of
+/// [`connection`](Self::connection), for one. What one of several switches forbids is forbidden. The methods block for
+/// about a millisecond at most, and may be called from anywhere.
 ///
 /// Closing and killing are passed on as they come: a client that closes lets the server see an end of file, and the
 /// other way round, behind everything sent before it.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
+    upstream: SocketAddr,
     shared: Arc<Shared>,
+    all: Connections,
     runtime: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -84,6 +91,8 @@ impl Proxy {
             .expect("a thread can be started");
         Proxy {
             addr,
+            upstream,
+            all: Connections::new(Arc::clone(&shared), Scope::All),
             shared,
             runtime: handle,
             stop: Some(stop),
@@ -97,154 +106,69 @@ impl Proxy {
         self.addr
     }
 
-    /// Everything flows again: takes back every other switch, and lets held replies go.
+    /// The connection with this number: the first that is accepted has 1, [`Stats::accepted`] is the latest one's.
     ///
-    /// Requests already held stay so until [`deliver_held`](Self::deliver_held), and a connection that lost a reply
-    /// stays silent.
+    /// It need not be there yet. What is switched for it holds in addition to what is switched for all.
+    #[must_use]
+    pub fn connection(&self, number: u64) -> Connections {
+        self.of(Scope::Number(number))
+    }
+
+    /// The connections, current and future, that `selects` says yes to. It must not call the proxy.
+    ///
+    /// What is switched for them holds in addition to what is switched for all.
+    #[must_use]
+    pub fn connections(
+        &self,
+        selects: impl Fn(&Peer) -> bool + Send + Sync + 'static,
+    ) -> Connections {
+        self.of(Scope::Selected(Arc::new(selects)))
+    }
+
+    fn of(&self, scope: Scope) -> Connections {
+        Connections::new(Arc::clone(&self.shared), scope)
+    }
+
+    /// Everything flows again, to the server that the proxy was started for: takes back every other switch, also those
+    /// for some connections, and lets held replies go.
+    ///
+    /// Requests already held stay so until [`deliver_held`](Connections::deliver_held), and a connection that lost a
+    /// message stays silent behind it.
     pub fn pass(&self) {
-        self.switch(|rules| *rules = Rules::default());
+        let mut state = self.shared.lock();
+        state.rules = Book::default();
+        state.upstream = self.upstream;
+        state.refuse = false;
+        drop(state);
+        self.shared.announce();
         self.await_listening(true);
-    }
-
-    /// Closes all connections in an orderly way: both sides see an end of file. New ones are accepted.
-    ///
-    /// A connection with a held request is closed towards the client only.
-    pub fn cut(&self) {
-        self.close_all(How::Fin);
-    }
-
-    /// Like [`cut`](Self::cut), with a reset instead of an end of file.
-    pub fn reset(&self) {
-        self.close_all(How::Rst);
     }
 
     /// Refuses new connections, as a server that does not run does. Current ones go on.
     pub fn refuse(&self) {
-        self.switch(|rules| rules.refuse = true);
+        self.shared.lock().refuse = true;
+        self.shared.announce();
         self.await_listening(false);
     }
 
     /// Accepts new connections again.
     pub fn accept(&self) {
-        self.switch(|rules| rules.refuse = false);
+        self.shared.lock().refuse = false;
+        self.shared.announce();
         self.await_listening(true);
     }
 
-    /// Nothing flows either way, not even a close; connections stay open.
-    ///
-    /// New ones are accepted (the kernel does that), and the server does not hear of them. What is sent meanwhile
-    /// flows after [`heal`](Self::heal), as after a partition that TCP has survived.
-    pub fn black_hole(&self) {
-        self.switch(|rules| rules.black_hole = true);
-    }
-
-    /// Ends [`black_hole`](Self::black_hole).
-    pub fn heal(&self) {
-        self.switch(|rules| rules.black_hole = false);
-    }
-
-    /// Lets everything arrive `each_way` later than it was sent. Zero ends it.
-    pub fn delay(&self, each_way: Duration) {
-        self.switch(|rules| rules.delay = each_way);
-    }
-
-    /// Requests are forwarded, replies are kept: executed, not answered.
-    pub fn hold_replies(&self) {
-        self.switch(|rules| rules.replies = Replies::Hold);
-    }
-
-    /// Lets held replies go, and later ones pass.
-    pub fn release_replies(&self) {
-        self.switch(|rules| rules.replies = Replies::Pass);
-    }
-
-    /// Requests are forwarded, replies are thrown away: executed, never answered. Held replies are thrown away too.
-    ///
-    /// A connection that lost a reply stays silent towards the client for good, also after [`pass`](Self::pass): with
-    /// one reply missing, the next one would be taken for the answer to the wrong request, which no network does.
-    pub fn drop_replies(&self) {
-        self.switch(|rules| rules.replies = Replies::Drop);
-    }
-
-    /// Throws away what the server sends unasked: every RESP3 push except the confirmations of subscribing and
-    /// unsubscribing, every watch that fires in ZooKeeper, every answer of an etcd watch that has events in it.
-    ///
-    /// [`pass`](Self::pass) and [`pass_pushes`](Self::pass_pushes) end it.
-    pub fn drop_pushes(&self) {
-        self.switch(|rules| rules.drop_pushes = true);
-    }
-
-    /// Ends [`drop_pushes`](Self::drop_pushes).
-    pub fn pass_pushes(&self) {
-        self.switch(|rules| rules.drop_pushes = false);
-    }
-
-    /// Holds the first client command that matches, and everything behind it on its connection, or, in HTTP/2, on its
-    /// stream, its cancellation too.
-    ///
-    /// `matches` sees one whole RESP command or ZooKeeper request as it was written ([`resp::is_command`],
-    /// [`jute::is_request`]), a gRPC message (as far as its first data frame goes), or a chunk of bytes where the
-    /// protocol is not spoken. It is forgotten after its first match, so that the retry on the next connection passes.
-    /// It must not call the proxy.
-    ///
-    /// The connection to the server stays open whatever the client does: a request under way in the network.
-    ///
-    /// [`resp::is_command`]: super::resp::is_command
-    /// [`jute::is_request`]: super::jute::is_request
-    pub fn hold_requests_matching(&self, matches: impl Fn(&[u8]) -> bool + Send + 'static) {
-        self.hold(move |message| matches(&message.bytes[message.body..]));
-    }
-
-    /// Like [`hold_requests_matching`](Self::hold_requests_matching), and only for a [`Call`] with this name.
-    ///
-    /// Holds nothing where RESP or nothing known is spoken.
-    pub fn hold_calls(&self, name: &str, matches: impl Fn(&[u8]) -> bool + Send + 'static) {
-        let name = name.to_owned();
-        self.hold(move |message| {
-            let call = message.call.as_ref();
-            call.is_some_and(|call| call.name == name) && matches(&message.bytes[message.body..])
-        });
-    }
-
-    /// Sends held requests on, over their old connections, and says how many there were: the late copy.
-    ///
-    /// The server's answers to a client that is gone, or that has given the request up, are counted as
-    /// [`Stats::late_replies`]: wait for those to know that the late copy was executed. A cancellation that was held
-    /// with a request follows behind its answer.
-    pub fn deliver_held(&self) -> u64 {
-        let delivered = self.stats().held_requests;
-        let mut state = self.shared.lock();
-        state.rules.hold = None;
-        for link in state.links.values_mut() {
-            link.up.let_go();
-        }
-        drop(state);
-        self.shared.announce();
-        delivered
-    }
-
-    /// Throws held requests away, and closes the connections they were held on: lost in the network.
-    pub fn discard_held(&self) {
-        let mut state = self.shared.lock();
-        state.rules.hold = None;
-        let mut closing = Vec::new();
-        for (id, link) in &mut state.links {
-            if link.up.is_held() {
-                link.up.clear();
-                link.close_client(How::Rst);
-                link.close_server(How::Rst);
-                closing.push(*id);
-            }
-        }
-        drop(state);
-        self.await_closed(&closing);
+    /// From now on, new connections are passed on to `upstream`, as after a failover behind one address. Current ones
+    /// stay where they are.
+    pub fn redirect(&self, upstream: SocketAddr) {
+        self.shared.lock().upstream = upstream;
     }
 
     /// What has passed so far, and what is held now.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let state = self.shared.lock();
-        read_stats(&state.totals, &state.rules, state.links.values())
+        let mut state = self.shared.lock();
+        read_stats(&mut state)
     }
 
     /// What clients have asked for since the last [`clear_calls`](Self::clear_calls), in the order in which it was
@@ -301,40 +225,17 @@ impl Proxy {
         }
     }
 
-    fn hold(&self, matches: impl Fn(&Message) -> bool + Send + 'static) {
-        self.switch(|rules| rules.hold = Some(Box::new(matches)));
-    }
-
-    fn switch(&self, change: impl FnOnce(&mut Rules)) {
-        change(&mut self.shared.lock().rules);
-        self.shared.announce();
-    }
-
-    fn close_all(&self, how: How) {
-        let mut closing = Vec::new();
-        for (id, link) in &mut self.shared.lock().links {
-            link.close_client(how);
-            if !link.up.is_held() {
-                link.close_server(how);
-            }
-            closing.push(*id);
-        }
-        self.await_closed(&closing);
-    }
-
-    /// Waits until the connections named are closed as far as they were told to.
-    fn await_closed(&self, ids: &[u64]) {
-        let closed = || {
-            let state = self.shared.lock();
-            let mut links = ids.iter().filter_map(|id| state.links.get(id));
-            links.all(Link::is_closed_as_told).then_some(())
-        };
-        poll(SWITCH_DEADLINE, closed).expect("the proxy's thread closes connections");
-    }
-
     fn await_listening(&self, wanted: bool) {
         let reached = || (self.shared.lock().listening == wanted).then_some(());
         poll(SWITCH_DEADLINE, reached).expect("the proxy's thread follows");
+    }
+}
+
+impl Deref for Proxy {
+    type Target = Connections;
+
+    fn deref(&self) -> &Connections {
+        &self.all
     }
 }
 
@@ -351,7 +252,6 @@ impl Drop for Proxy {
 /// What the tester's threads and the proxy's thread have in common.
 #[derive(Debug)]
 struct Shared {
-    upstream: SocketAddr,
     protocol: Protocol,
     state: Mutex<State>,
     /// Rules have changed: whoever waits must look again.
@@ -362,7 +262,10 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    rules: Rules,
+    /// Where new connections are passed on to.
+    upstream: SocketAddr,
+    refuse: bool,
+    rules: Book,
     links: Links,
     totals: Stats,
     calls: Vec<Call>,
@@ -372,10 +275,11 @@ struct State {
 impl Shared {
     fn new(upstream: SocketAddr, protocol: Protocol) -> Shared {
         Shared {
-            upstream,
             protocol,
             state: Mutex::new(State {
-                rules: Rules::default(),
+                upstream,
+                refuse: false,
+                rules: Book::default(),
                 links: BTreeMap::new(),
                 totals: Stats::default(),
                 calls: Vec::new(),
@@ -397,12 +301,12 @@ impl Shared {
         self.news.send_replace(());
     }
 
-    /// Waits until the rules allow it.
-    async fn allowed(&self, allowed: impl Fn(&Rules) -> bool) {
+    /// Waits until the switches allow it.
+    async fn allowed(&self, allowed: impl Fn(&mut State) -> bool) {
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
-            if allowed(&self.lock().rules) {
+            if allowed(&mut self.lock()) {
                 return;
             }
             // The sender lives as long as `self`.
@@ -451,12 +355,12 @@ async fn serve(shared: Arc<Shared>, addr: SocketAddr, mut listener: TcpListener)
     loop {
         tokio::select! {
             biased;
-            () = shared.allowed(|rules| rules.refuse) => {}
+            () = shared.allowed(|state| state.refuse) => {}
             () = accept_all(&shared, &listener, &mut connections) => {}
         }
         drop(listener);
         shared.lock().listening = false;
-        shared.allowed(|rules| !rules.refuse).await;
+        shared.allowed(|state| !state.refuse).await;
         listener = listen_again(addr).await;
         shared.lock().listening = true;
     }
@@ -469,8 +373,8 @@ async fn accept_all(shared: &Arc<Shared>, listener: &TcpListener, connections: &
         // An error concerns a connection that was gone before it was accepted, or a lack of file descriptors: neither
         // is a reason to stop, and the latter must not spin.
         match listener.accept().await {
-            Ok((client, _)) => {
-                connections.spawn(link::run(Arc::clone(shared), client));
+            Ok((client, addr)) => {
+                connections.spawn(link::run(Arc::clone(shared), client, addr));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
@@ -487,13 +391,13 @@ async fn listen_again(addr: SocketAddr) -> TcpListener {
 }
 
 /// Adds to the running totals what only the connections know.
-fn read_stats<'a>(totals: &Stats, rules: &Rules, links: impl Iterator<Item = &'a Link>) -> Stats {
-    let mut stats = *totals;
-    for link in links {
+fn read_stats(state: &mut State) -> Stats {
+    let mut stats = state.totals;
+    for link in state.links.values() {
         stats.open += u64::from(link.client_is_there());
         stats.open_upstream += u64::from(link.server_is_there());
         stats.held_requests += link.up.held();
-        if rules.replies == Replies::Hold {
+        if state.rules.ruling(&link.peer).replies() == Replies::Hold {
             stats.held_replies += link.down.waiting();
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Proxy;
+use super::{Connections, Proxy};
 use crate::harness::{HeldRequest, Wire};
 
 /// How long a request, or an answer, may take to come; it only matters when something is broken.
@@ -15,35 +15,49 @@ const LATE: Duration = Duration::from_secs(1);
 
 impl Wire for Proxy {
     fn cut(&self) {
-        Self::cut(self);
+        Connections::cut(self);
     }
 
     fn black_hole(&self, on: bool) {
         match on {
-            true => Self::black_hole(self),
+            true => Connections::black_hole(self),
             false => self.heal(),
         }
     }
 
     fn hold_replies(&self, on: bool) {
         match on {
-            true => Self::hold_replies(self),
+            true => Connections::hold_replies(self),
             false => self.release_replies(),
         }
     }
 
     fn drop_replies(&self, on: bool) {
         match on {
-            true => Self::drop_replies(self),
+            true => Connections::drop_replies(self),
             false => self.release_replies(),
         }
     }
 
     fn drop_pushes(&self, on: bool) {
         match on {
-            true => Self::drop_pushes(self),
+            true => Connections::drop_pushes(self),
             false => self.pass_pushes(),
         }
+    }
+
+    fn half_open(&self, on: bool) {
+        match on {
+            true => {
+                Connections::half_open(self);
+                self.cut_server();
+            }
+            false => self.tell_closes(),
+        }
+    }
+
+    fn drop_nth_request(&self, nth: u64) {
+        Connections::drop_nth_request(self, nth);
     }
 }
 

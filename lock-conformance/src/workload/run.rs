@@ -11,13 +11,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::drive::Driver;
-use super::faults::Breakage;
+use super::faults::{Breakage, FaultStep};
 use super::kind::Kind;
 use super::look::{SUITE, look_at_rest, watch_queue};
 use super::perform::{Performer, Sink};
 use super::plan::{ClientPlan, Place, Plan};
 use super::stall::{STALL, watch_for_stalls};
-use crate::case::Failure;
+use crate::case::{Failure, Fault};
 use crate::history::{Event, Record, Terms};
 use crate::resource::{Fencing, Resource};
 use crate::stand::{SOON, Stand};
@@ -50,6 +50,11 @@ pub(crate) fn seed() -> u64 {
 pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
     let recorder = stand.recorder().clone();
     let resource = Resource::start(plan.fencing, recorder.clone())?;
+    let faults = witnessed(stand, plan).then(|| stand.faults());
+    let witness = match faults {
+        Some(faults) => Some(faults.witness().await?),
+        None => None,
+    };
     let crew = Crew::assemble(stand, plan).await?;
     let operator = crew.operator.clone();
     let mut watching = Background::default();
@@ -79,9 +84,13 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
         look_at_rest(&operator, name, progress, &recorder).await;
     }
     crew.dismiss().await?;
+    let records = match witness {
+        Some(witness) => Some(witness.records().await?),
+        None => None,
+    };
     Ok(Ran {
         events: recorder.events(),
-        records: None,
+        records,
         terms: Terms {
             fenced: plan.fencing == Fencing::Checked,
             fifo: stand.capabilities().wait_order == WaitOrder::Fifo,
@@ -90,6 +99,18 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
         },
         trouble,
     })
+}
+
+/// Whether the backend's own record is read. A witness is a client of the server too: it sees nothing
+/// of what happens while the server itself is broken.
+fn witnessed(stand: &Stand, plan: &Plan) -> bool {
+    let hurts = |fault: &FaultStep| {
+        matches!(
+            fault.what,
+            Breakage::KillServer | Breakage::PauseServer | Breakage::LoseData
+        )
+    };
+    stand.supports(Fault::Witness) && !plan.faults.iter().any(hurts)
 }
 
 /// How soon a free lock has to be granted when nothing is broken any more, on a busy machine, and with

@@ -8,6 +8,8 @@ mod guarantees;
 mod proxy;
 mod proxy_http2;
 mod proxy_jute;
+mod proxy_scope;
+mod redis_pair;
 mod servers;
 mod zookeeper;
 mod zookeeper_client;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use std::{panic, thread};
 
 use lock_conformance::fault::resp::{Reply, encode_command, is_command, parse_reply};
-use lock_conformance::fault::{Proxy, Stats};
+use lock_conformance::fault::{Connections, Proxy, Stats};
 use lock_conformance::servers::RedisServer;
 
 use crate::poll;
 
 /// Far more than anything here takes.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// Long enough that a reply that was let through would have come.
 const SILENCE: Duration = Duration::from_millis(50);
@@ -246,7 +246,7 @@ fn held_request_of_a_living_client_is_answered_once_delivered() {
 
 #[test]
 fn held_request_survives_a_cut_and_a_reset_of_its_client() {
-    for cut in [Proxy::cut, Proxy::reset] {
+    for cut in [Connections::cut, Connections::reset] {
         let (server, proxy) = fixture();
         let mut client = Client::connected(proxy.addr());
         proxy.hold_requests_matching(|message| is_command(message, "SET"));
@@ -385,14 +385,14 @@ fn conditions_can_be_awaited_on_the_runtime_of_the_client() {
     });
 }
 
-fn fixture() -> (RedisServer, Proxy) {
+pub(crate) fn fixture() -> (RedisServer, Proxy) {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.addr());
     (server, proxy)
 }
 
 /// Connections the server has, the launcher's own aside.
-fn clients_of(server: &RedisServer) -> usize {
+pub(crate) fn clients_of(server: &RedisServer) -> usize {
     let list = server.cli(&["CLIENT", "LIST"]).unwrap();
     list.lines()
         .filter(|line| !line.contains("cmd=client"))
@@ -400,13 +400,13 @@ fn clients_of(server: &RedisServer) -> usize {
 }
 
 /// A blocking client that sends whole RESP commands.
-struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     unread: Vec<u8>,
 }
 
 impl Client {
-    fn connect(addr: SocketAddr) -> Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Client {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         Client {
@@ -415,23 +415,27 @@ impl Client {
         }
     }
 
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     /// Connected all the way: the server has answered.
-    fn connected(addr: SocketAddr) -> Client {
+    pub(crate) fn connected(addr: SocketAddr) -> Client {
         let mut client = Client::connect(addr);
         assert_eq!(client.ask(&["PING"]), "PONG");
         client
     }
 
-    fn send(&mut self, words: &[&str]) {
+    pub(crate) fn send(&mut self, words: &[&str]) {
         self.stream.write_all(&encode_command(words)).unwrap();
     }
 
-    fn ask(&mut self, words: &[&str]) -> String {
+    pub(crate) fn ask(&mut self, words: &[&str]) -> String {
         self.send(words);
         self.reply().to_string()
     }
 
-    fn reply(&mut self) -> Reply {
+    pub(crate) fn reply(&mut self) -> Reply {
         let mut chunk = vec![0; 64 * 1024];
         loop {
             if let Some((reply, used)) = parse_reply(&self.unread).unwrap() {
@@ -444,20 +448,20 @@ impl Client {
         }
     }
 
-    fn exactly(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.stream.read_exact(&mut bytes).unwrap();
         bytes
     }
 
-    fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         match self.stream.read(&mut [0]) {
             Ok(n) => n == 0,
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
         }
     }
 
-    fn is_silent(&mut self) -> bool {
+    pub(crate) fn is_silent(&mut self) -> bool {
         self.stream.set_read_timeout(Some(SILENCE)).unwrap();
         let silent = self.stream.read(&mut [0]);
         self.stream.set_read_timeout(Some(SOON)).unwrap();

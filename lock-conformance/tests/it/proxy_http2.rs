@@ -90,6 +90,28 @@ fn held_request_holds_its_own_stream_only() {
 }
 
 #[test]
+fn lost_request_takes_neither_other_streams_nor_their_room_with_it() {
+    run(async |server, proxy| {
+        let mut client = Client::connect(proxy.addr()).await;
+        // Of several frames, and as much as a connection may have under way at first.
+        let large = vec![b'x'; 60_000];
+        for lost in 1..=3 {
+            proxy.drop_nth_request(2);
+            client.put(&format!("kept {lost}"), &large).await;
+            let answer = client.send(PUT, &put("lost", &large)).await;
+            proxy.until(SOON, |s| s.requests_dropped == lost).await;
+            client.put("other", &large).await;
+            drop(answer);
+        }
+        assert_eq!(
+            server.keys().unwrap(),
+            ["kept 1", "kept 2", "kept 3", "other"]
+        );
+        assert_eq!(proxy.stats().accepted, 1);
+    });
+}
+
+#[test]
 fn held_request_arrives_after_the_client_has_given_it_up() {
     run(async |server, proxy| {
         let mut client = Client::connect(proxy.addr()).await;

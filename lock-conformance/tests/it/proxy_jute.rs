@@ -75,6 +75,26 @@ fn held_create_arrives_after_the_client_has_moved_on() {
 }
 
 #[test]
+fn nth_request_is_lost_and_pings_are_not_counted() {
+    let Some((server, proxy)) = fixture() else {
+        return;
+    };
+    let mut client = Client::connect(proxy.addr());
+    proxy.drop_nth_request(2);
+    client.ping();
+    assert_eq!(client.answer().xid, -2);
+    assert_eq!(client.create("/kept", PERSISTENT).error, OK);
+    client.send_create("/lost", PERSISTENT);
+    proxy.wait_until(SOON, |stats| stats.requests_dropped == 1);
+    client.ping();
+    assert!(client.is_silent());
+    assert_eq!(server.nodes("/").unwrap(), ["/kept"]);
+    // Whoever comes next is not concerned.
+    let mut next = Client::connect(proxy.addr());
+    assert_eq!(next.create("/next", PERSISTENT).error, OK);
+}
+
+#[test]
 fn held_call_of_a_session_that_went_on_elsewhere_is_refused_by_the_server() {
     let Some((server, proxy)) = fixture() else {
         return;

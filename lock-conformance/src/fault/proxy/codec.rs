@@ -19,7 +19,9 @@ pub enum Protocol {
     Http2,
     /// ZooKeeper's. A held request holds everything behind it on its connection, pings included.
     Jute,
-    /// Anything: chunks of bytes.
+    /// Anything else on TCP: whole chunks, as they are read from the socket, which have nothing to do with messages
+    /// unless the tester sees to that (asks, and waits for the answer). Every switch works on them, those for pushes
+    /// aside: a chunk from the client counts as a request, one from the server as a reply.
     Raw,
 }
 

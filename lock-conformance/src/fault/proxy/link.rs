@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::codec::{Codec, Protocol, Way};
 use super::message::{Call, Kind, Message};
 use super::rules::{Packet, Pipe, Step};
+use super::scope::Peer;
 use super::stats::Stats;
 use super::{Shared, State};
 
@@ -31,6 +33,7 @@ pub(super) enum How {
 /// The state of one connection, under the proxy's lock.
 #[derive(Debug)]
 pub(super) struct Link {
+    pub(super) peer: Peer,
     pub(super) up: Pipe,
     pub(super) down: Pipe,
     client: Side,
@@ -72,8 +75,9 @@ impl Side {
 }
 
 impl Link {
-    fn new(protocol: Protocol) -> Link {
+    fn new(protocol: Protocol, peer: Peer) -> Link {
         Link {
+            peer,
             up: Pipe::default(),
             down: Pipe::default(),
             client: Side::new(Phase::Open),
@@ -161,9 +165,10 @@ impl Link {
         let Some(Packet { message, .. }) = self.pipe(way).pop() else {
             return;
         };
-        match message.kind {
-            Kind::Reply => totals.replies_dropped += 1,
-            Kind::Push => totals.pushes_dropped += 1,
+        match (way, message.kind) {
+            (Way::Up, Kind::Command | Kind::Raw) => totals.requests_dropped += 1,
+            (Way::Down, Kind::Reply | Kind::Raw) => totals.replies_dropped += 1,
+            (Way::Down, Kind::Push) => totals.pushes_dropped += 1,
             _ => {}
         }
         if let Some(compensation) = self.codec.compensation(&message) {
@@ -180,8 +185,8 @@ impl Link {
 }
 
 /// Serves one client connection until both its sides are closed.
-pub(super) async fn run(shared: Arc<Shared>, client: TcpStream) {
-    let id = shared.register();
+pub(super) async fn run(shared: Arc<Shared>, client: TcpStream, addr: SocketAddr) {
+    let id = shared.register(addr);
     // A refused connection to the server, or one that breaks, is an end of file for the client: `close` passes it on.
     tokio::join!(
         async {
@@ -234,7 +239,7 @@ async fn serve_server(shared: &Shared, id: u64) -> Closed {
     };
     let connected = tokio::select! {
         _ = wait_told(&mut told) => return Closed,
-        connected = connect(shared) => connected,
+        connected = connect(shared, id) => connected,
     };
     let Ok(server) = connected else {
         return Closed;
@@ -256,9 +261,16 @@ async fn serve_server(shared: &Shared, id: u64) -> Closed {
 }
 
 /// Connects to the server once that is allowed.
-async fn connect(shared: &Shared) -> io::Result<TcpStream> {
-    shared.allowed(|rules| !rules.black_hole).await;
-    let server = TcpStream::connect(shared.upstream).await?;
+async fn connect(shared: &Shared, id: u64) -> io::Result<TcpStream> {
+    let allowed = |state: &mut State| {
+        let State { rules, links, .. } = state;
+        links
+            .get(&id)
+            .is_none_or(|link| !rules.ruling(&link.peer).black_hole())
+    };
+    shared.allowed(allowed).await;
+    let upstream = shared.lock().upstream;
+    let server = TcpStream::connect(upstream).await?;
     server.set_nodelay(true)?;
     Ok(server)
 }
@@ -329,14 +341,15 @@ enum Turn {
 
 /// What the tasks of a link do to the state.
 impl Shared {
-    fn register(&self) -> u64 {
+    fn register(&self, addr: SocketAddr) -> u64 {
         let mut state = self.lock();
         state.totals.accepted += 1;
-        let id = state.totals.accepted;
-        state.links.insert(id, Link::new(self.protocol));
+        let number = state.totals.accepted;
+        let peer = Peer { number, addr };
+        state.links.insert(number, Link::new(self.protocol, peer));
         drop(state);
         self.news.send_replace(());
-        id
+        number
     }
 
     fn told_to_close(&self, id: u64, towards: Way) -> Option<watch::Receiver<Option<How>>> {
@@ -405,11 +418,12 @@ impl Shared {
         if link.receiver(way).told_to_close() {
             return Ok(Turn::Wait(None));
         }
+        let mut ruling = rules.ruling(&link.peer);
         let now = now();
         let turn = loop {
             let step = match way {
-                Way::Up => rules.step_up(&mut link.up, now),
-                Way::Down => rules.step_down(&mut link.down, now),
+                Way::Up => ruling.step_up(&mut link.up, now),
+                Way::Down => ruling.step_down(&mut link.down, now),
             };
             match step {
                 Step::Wait(until) => break Turn::Wait(until),

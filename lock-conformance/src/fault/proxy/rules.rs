@@ -6,29 +6,63 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::codec::Way;
 use super::message::{Kind, Message};
 
 /// Says whether a command is to be held.
 pub(super) type Predicate = Box<dyn Fn(&Message) -> bool + Send>;
 
-/// The switches a tester sets. The default lets everything pass.
+/// The switches a tester sets, for all connections or for some. The default lets everything pass.
 #[derive(Default)]
 pub(super) struct Rules {
-    pub(super) refuse: bool,
     pub(super) black_hole: bool,
+    pub(super) half_open: bool,
     pub(super) delay: Duration,
     pub(super) replies: Replies,
     pub(super) drop_pushes: bool,
     pub(super) hold: Option<Predicate>,
+    pub(super) drop_next: DropNext,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Replies {
     #[default]
     Pass,
     Hold,
     Drop,
 }
+
+/// How many messages there are up to the one that is to be lost, that one included.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DropNext {
+    pub(super) request: Option<u64>,
+    pub(super) reply: Option<u64>,
+    pub(super) push: Option<u64>,
+}
+
+impl DropNext {
+    /// Counts a message; says whether it is the one. Bytes that nobody reads are a request one way, and a reply the
+    /// other way.
+    fn is(&mut self, way: Way, kind: Kind) -> bool {
+        let left = match (way, kind) {
+            (Way::Up, Kind::Command | Kind::Raw) => &mut self.request,
+            (Way::Down, Kind::Reply | Kind::Raw) => &mut self.reply,
+            (Way::Down, Kind::Push) => &mut self.push,
+            _ => return false,
+        };
+        match left {
+            Some(1) => left.take().is_some(),
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+/// All the rules that one connection is under. What one of them forbids is forbidden.
+pub(super) struct Ruling<'a>(Vec<&'a mut Rules>);
 
 /// A message under way.
 #[derive(Debug)]
@@ -39,6 +73,8 @@ pub(super) struct Packet {
     pub(super) sent: usize,
     /// It has been held and let go: it must not be held again.
     pub(super) let_go: bool,
+    /// It has been counted, and was not the one to be lost.
+    counted: bool,
 }
 
 impl Packet {
@@ -48,6 +84,7 @@ impl Packet {
             arrived,
             sent: 0,
             let_go: false,
+            counted: false,
         }
     }
 
@@ -67,9 +104,9 @@ pub(super) struct Pipe {
     /// Commands that the server has been sent and has not answered.
     unanswered: u64,
     streams: Streams,
-    /// A reply was lost: nothing may follow it.
+    /// A request or a reply was lost: nothing may follow it.
     silenced: bool,
-    /// Streams on which a push is being lost, of which more may come.
+    /// Streams on which a push is being lost, or a request was, of which more may come.
     losing: BTreeSet<u32>,
 }
 
@@ -97,22 +134,26 @@ pub(super) enum Step {
     Wait(Option<Instant>),
 }
 
-impl Rules {
+impl<'a> Ruling<'a> {
+    pub(super) fn of(rules: impl IntoIterator<Item = &'a mut Rules>) -> Self {
+        Self(rules.into_iter().collect())
+    }
+
     /// The next step from the client to the server.
     pub(super) fn step_up(&mut self, pipe: &mut Pipe, now: Instant) -> Step {
         let Some(first) = pipe.queue.front() else {
             return Step::Wait(None);
         };
-        if self.black_hole || pipe.held {
+        if self.black_hole() || pipe.held {
             return Step::Wait(None);
         }
         if let Some(due) = self.not_yet_due(first, now) {
             return Step::Wait(Some(due));
         }
         if first.kind() == Kind::End {
-            return match pipe.may_end() {
-                true => Step::End,
-                false => Step::Wait(None),
+            return match self.half_open() || !pipe.may_end() {
+                true => Step::Wait(None),
+                false => Step::End,
             };
         }
         let stream = first.message.stream;
@@ -127,52 +168,105 @@ impl Rules {
             pipe.streams.held.insert(stream, Vec::new());
             return Step::Set;
         }
-        Step::Send
+        if self.is_dropped(Way::Up, pipe) {
+            if stream == 0 {
+                pipe.silenced = true;
+            } else {
+                pipe.losing.insert(stream);
+            }
+        }
+        match pipe.silenced || pipe.goes_on_with_lost_request() {
+            true => Step::Discard,
+            false => Step::Send,
+        }
     }
 
     /// The next step from the server to the client.
-    pub(super) fn step_down(&self, pipe: &mut Pipe, now: Instant) -> Step {
+    pub(super) fn step_down(&mut self, pipe: &mut Pipe, now: Instant) -> Step {
         let Some(first) = pipe.queue.front() else {
             return Step::Wait(None);
         };
-        if self.black_hole || self.replies == Replies::Hold {
+        let replies = self.replies();
+        if self.black_hole() || replies == Replies::Hold {
             return Step::Wait(None);
         }
         if let Some(due) = self.not_yet_due(first, now) {
             return Step::Wait(Some(due));
         }
         if first.kind() == Kind::End {
-            return Step::End;
+            return match self.half_open() {
+                true => Step::Wait(None),
+                false => Step::End,
+            };
         }
-        if self.replies == Replies::Drop {
+        let is_push = first.kind() == Kind::Push;
+        let is_new = first.sent == 0;
+        let dropped = self.is_dropped(Way::Down, pipe);
+        if replies == Replies::Drop || (dropped && !is_push) {
             pipe.silenced = true;
         }
-        if pipe.silenced || (first.sent == 0 && pipe.loses_first(self.drop_pushes)) {
+        let drop_pushes = dropped || self.0.iter().any(|rules| rules.drop_pushes);
+        if pipe.silenced || (is_new && pipe.loses_first(drop_pushes)) {
             return Step::Discard;
         }
         Step::Send
     }
 
+    pub(super) fn black_hole(&self) -> bool {
+        self.0.iter().any(|rules| rules.black_hole)
+    }
+
+    pub(super) fn replies(&self) -> Replies {
+        let replies = self.0.iter().map(|rules| rules.replies);
+        replies.max().unwrap_or_default()
+    }
+
+    fn half_open(&self) -> bool {
+        self.0.iter().any(|rules| rules.half_open)
+    }
+
     fn not_yet_due(&self, packet: &Packet, now: Instant) -> Option<Instant> {
-        Some(packet.arrived + self.delay).filter(|&due| due > now)
+        let delay = self.0.iter().map(|rules| rules.delay).max();
+        Some(packet.arrived + delay.unwrap_or_default()).filter(|&due| due > now)
     }
 
     fn takes_hold_of(&mut self, message: &Message) -> bool {
         // Only what a client asks is asked for, where the protocol tells what that is.
         matches!(message.kind, Kind::Command | Kind::Raw)
-            && self.hold.take_if(|matches| matches(message)).is_some()
+            && self
+                .0
+                .iter_mut()
+                .any(|rules| rules.hold.take_if(|matches| matches(message)).is_some())
+    }
+
+    /// Counts the first packet, once; says whether it is one to be lost.
+    fn is_dropped(&mut self, way: Way, pipe: &mut Pipe) -> bool {
+        let Some(first) = pipe.queue.front_mut() else {
+            return false;
+        };
+        if pipe.silenced || first.sent > 0 || std::mem::replace(&mut first.counted, true) {
+            return false;
+        }
+        let kind = first.kind();
+        let mut dropped = false;
+        // Every rule counts, also behind one that has decided.
+        for rules in &mut self.0 {
+            dropped |= rules.drop_next.is(way, kind);
+        }
+        dropped
     }
 }
 
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rules")
-            .field("refuse", &self.refuse)
             .field("black_hole", &self.black_hole)
+            .field("half_open", &self.half_open)
             .field("delay", &self.delay)
             .field("replies", &self.replies)
             .field("drop_pushes", &self.drop_pushes)
             .field("hold", &self.hold.is_some())
+            .field("drop_next", &self.drop_next)
             .finish()
     }
 }
@@ -282,6 +376,22 @@ impl Pipe {
             .is_some_and(|last| last.kind() == Kind::End);
         let at = self.queue.len() - usize::from(ended);
         self.queue.insert(at, packet);
+    }
+
+    /// Whether the first packet belongs to a stream that has lost a request. That its client gives the stream up is
+    /// told all the same.
+    fn goes_on_with_lost_request(&mut self) -> bool {
+        let Some(first) = self.queue.front() else {
+            return false;
+        };
+        match first.kind() {
+            Kind::Command | Kind::Rest => self.losing.contains(&first.message.stream),
+            Kind::Cancel => {
+                self.losing.remove(&first.message.stream);
+                false
+            }
+            _ => false,
+        }
     }
 
     /// Whether the first packet is to be lost with the pushes: one itself, or the rest of one that was.

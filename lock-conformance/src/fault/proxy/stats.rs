@@ -18,17 +18,20 @@ pub struct Stats {
     pub commands: u64,
     /// Replies read from the server, pushes not counted, whatever became of them.
     pub replies: u64,
-    /// Pushes read from the server (see [`drop_pushes`](super::Proxy::drop_pushes)), whatever became of them.
+    /// Pushes read from the server (see [`drop_pushes`](super::Connections::drop_pushes)), whatever became of them.
     pub pushes: u64,
     /// Commands (or, in an unknown protocol, chunks) held now, those behind the matching one included.
     pub held_requests: u64,
     /// Replies (or, in an unknown protocol, chunks) held now.
     pub held_replies: u64,
-    /// Replies thrown away because of `drop_replies`, or because the client was gone.
+    /// Requests (or, in an unknown protocol, chunks) thrown away because of `drop_nth_request`.
+    pub requests_dropped: u64,
+    /// Replies (or, in an unknown protocol, chunks) thrown away because of `drop_replies` or `drop_nth_reply`, or
+    /// because the client was gone.
     pub replies_dropped: u64,
     /// Replies that came when the client had closed its connection, or given the request up.
     pub late_replies: u64,
-    /// Pushes thrown away because of `drop_pushes`.
+    /// Pushes thrown away because of `drop_pushes` or `drop_nth_push`.
     pub pushes_dropped: u64,
     /// Bytes forwarded to the server.
     pub bytes_up: u64,

@@ -22,12 +22,12 @@ fn nothing_flows_in_a_black_hole_not_even_the_end() {
     };
     for kind in [Kind::Command, Kind::Raw, Kind::End] {
         assert_eq!(
-            rules.step_up(&mut pipe(&[kind], now), now),
+            Ruling::of([&mut rules]).step_up(&mut pipe(&[kind], now), now),
             Step::Wait(None)
         );
     }
     for kind in [Kind::Reply, Kind::Push, Kind::End] {
-        let step = rules.step_down(&mut pipe(&[kind], now), now);
+        let step = Ruling::of([&mut rules]).step_down(&mut pipe(&[kind], now), now);
         assert_eq!(step, Step::Wait(None));
     }
 }
@@ -41,8 +41,14 @@ fn packets_fall_due_after_the_delay() {
         ..Rules::default()
     };
     let mut pipe = pipe(&[Kind::Command], now);
-    assert_eq!(rules.step_up(&mut pipe, now), Step::Wait(Some(now + delay)));
-    assert_eq!(rules.step_up(&mut pipe, now + delay), Step::Send);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut pipe, now),
+        Step::Wait(Some(now + delay))
+    );
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut pipe, now + delay),
+        Step::Send
+    );
 }
 
 #[test]
@@ -53,20 +59,26 @@ fn only_the_first_match_is_held_and_passes_once_let_go() {
         ..Rules::default()
     };
     let mut held = pipe(&[Kind::Command, Kind::Command], now);
-    assert_eq!(rules.step_up(&mut held, now), Step::Wait(None));
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut held, now),
+        Step::Wait(None)
+    );
     assert!(held.is_held());
     assert_eq!(held.held(), 2);
     // The retry on another connection.
     assert_eq!(
-        rules.step_up(&mut pipe(&[Kind::Command], now), now),
+        Ruling::of([&mut rules]).step_up(&mut pipe(&[Kind::Command], now), now),
         Step::Send
     );
     // A new predicate does not catch what was let go, but may catch what stands behind it.
     rules.hold = Some(Box::new(|message| message.bytes == b"x"));
     held.let_go();
-    assert_eq!(rules.step_up(&mut held, now), Step::Send);
+    assert_eq!(Ruling::of([&mut rules]).step_up(&mut held, now), Step::Send);
     held.pop();
-    assert_eq!(rules.step_up(&mut held, now), Step::Wait(None));
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut held, now),
+        Step::Wait(None)
+    );
 }
 
 #[test]
@@ -77,25 +89,40 @@ fn connection_that_lost_a_reply_stays_silent_but_may_end() {
         ..Rules::default()
     };
     let mut pipe = pipe(&[Kind::Reply, Kind::Reply, Kind::End], now);
-    assert_eq!(rules.step_down(&mut pipe, now), Step::Discard);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_down(&mut pipe, now),
+        Step::Discard
+    );
     pipe.pop();
     rules.replies = Replies::Pass;
-    assert_eq!(rules.step_down(&mut pipe, now), Step::Discard);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_down(&mut pipe, now),
+        Step::Discard
+    );
     pipe.pop();
-    assert_eq!(rules.step_down(&mut pipe, now), Step::End);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_down(&mut pipe, now),
+        Step::End
+    );
 }
 
 #[test]
 fn dropping_pushes_spares_replies() {
     let now = now();
-    let rules = Rules {
+    let mut rules = Rules {
         drop_pushes: true,
         ..Rules::default()
     };
     let mut pipe = pipe(&[Kind::Push, Kind::Reply], now);
-    assert_eq!(rules.step_down(&mut pipe, now), Step::Discard);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_down(&mut pipe, now),
+        Step::Discard
+    );
     pipe.pop();
-    assert_eq!(rules.step_down(&mut pipe, now), Step::Send);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_down(&mut pipe, now),
+        Step::Send
+    );
 }
 
 /// Packets of one stream.
@@ -110,7 +137,7 @@ fn on_stream(kinds: &[Kind], stream: u32, arrived: Instant) -> impl Iterator<Ite
 fn run_up(rules: &mut Rules, pipe: &mut Pipe, now: Instant) -> (Vec<(u32, Kind)>, Step) {
     let mut sent = Vec::new();
     loop {
-        match rules.step_up(pipe, now) {
+        match Ruling::of([&mut *rules]).step_up(pipe, now) {
             Step::Send => sent.extend(pipe.pop().map(|p| (p.message.stream, p.message.kind))),
             Step::Set => pipe.set_first(),
             step => return (sent, step),
@@ -170,18 +197,27 @@ fn end_waits_for_the_answers_to_a_late_copy_and_what_was_behind_it() {
         ..Rules::default()
     };
     let mut pipe = pipe(&[Kind::Command, Kind::Command, Kind::End], now);
-    assert_eq!(rules.step_up(&mut pipe, now), Step::Wait(None));
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut pipe, now),
+        Step::Wait(None)
+    );
     pipe.let_go();
     for _ in 0..2 {
-        assert_eq!(rules.step_up(&mut pipe, now), Step::Send);
+        assert_eq!(Ruling::of([&mut rules]).step_up(&mut pipe, now), Step::Send);
         pipe.asked();
         pipe.pop();
     }
-    assert_eq!(rules.step_up(&mut pipe, now), Step::Wait(None));
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut pipe, now),
+        Step::Wait(None)
+    );
     pipe.answered(0);
-    assert_eq!(rules.step_up(&mut pipe, now), Step::Wait(None));
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut pipe, now),
+        Step::Wait(None)
+    );
     pipe.answered(0);
-    assert_eq!(rules.step_up(&mut pipe, now), Step::End);
+    assert_eq!(Ruling::of([&mut rules]).step_up(&mut pipe, now), Step::End);
 }
 
 #[test]
@@ -192,9 +228,12 @@ fn only_what_a_client_asks_is_held() {
         ..Rules::default()
     };
     let mut pipe = pipe(&[Kind::Upkeep, Kind::Command], now);
-    assert_eq!(rules.step_up(&mut pipe, now), Step::Send);
+    assert_eq!(Ruling::of([&mut rules]).step_up(&mut pipe, now), Step::Send);
     pipe.pop();
-    assert_eq!(rules.step_up(&mut pipe, now), Step::Wait(None));
+    assert_eq!(
+        Ruling::of([&mut rules]).step_up(&mut pipe, now),
+        Step::Wait(None)
+    );
 }
 
 #[test]
@@ -211,10 +250,132 @@ fn lost_push_takes_its_rest_with_it_whatever_stands_between() {
     packets.for_each(|packet| pipe.push(packet));
     let mut lost = Vec::new();
     while pipe.first().is_some() {
-        lost.push(rules.step_down(&mut pipe, now) == Step::Discard);
+        lost.push(Ruling::of([&mut rules]).step_down(&mut pipe, now) == Step::Discard);
         pipe.pop();
         // What has begun to be lost is lost.
         rules.drop_pushes = false;
     }
     assert_eq!(lost, [true, false, false, true, false, false]);
+}
+
+fn drop_next(request: Option<u64>, reply: Option<u64>, push: Option<u64>) -> Rules {
+    Rules {
+        drop_next: DropNext {
+            request,
+            reply,
+            push,
+        },
+        ..Rules::default()
+    }
+}
+
+#[test]
+fn nth_request_is_lost_and_all_behind_it_but_not_the_end() {
+    let now = now();
+    let mut rules = drop_next(Some(2), None, None);
+    let kinds = [
+        Kind::Upkeep,
+        Kind::Command,
+        Kind::Command,
+        Kind::Command,
+        Kind::End,
+    ];
+    let mut pipe = pipe(&kinds, now);
+    let mut steps = Vec::new();
+    while pipe.first().is_some() {
+        // A socket that takes nothing is asked again: that does not count twice.
+        let step = Ruling::of([&mut rules]).step_up(&mut pipe, now);
+        assert_eq!(Ruling::of([&mut rules]).step_up(&mut pipe, now), step);
+        steps.push(step);
+        pipe.pop();
+    }
+    use Step::{Discard, End, Send};
+    assert_eq!(steps, [Send, Send, Discard, Discard, End]);
+}
+
+#[test]
+fn lost_request_takes_its_own_stream_with_it_until_the_client_gives_it_up() {
+    let now = now();
+    let mut rules = drop_next(Some(1), None, None);
+    let mut pipe = Pipe::default();
+    let packets = on_stream(&[Kind::Command, Kind::Rest], 1, now)
+        .chain(on_stream(&[Kind::Command, Kind::Rest], 3, now))
+        .chain(on_stream(&[Kind::Command, Kind::Cancel], 1, now));
+    packets.for_each(|packet| pipe.push(packet));
+    let mut lost = Vec::new();
+    while pipe.first().is_some() {
+        lost.push(Ruling::of([&mut rules]).step_up(&mut pipe, now) == Step::Discard);
+        pipe.pop();
+    }
+    assert_eq!(lost, [true, true, false, false, true, false]);
+}
+
+#[test]
+fn nth_reply_silences_and_nth_push_is_lost_alone() {
+    let now = now();
+    let kinds = [Kind::Push, Kind::Reply, Kind::Push, Kind::Reply, Kind::Push];
+    let lost = |mut rules: Rules| {
+        let mut pipe = pipe(&kinds, now);
+        kinds.map(|_| {
+            let step = Ruling::of([&mut rules]).step_down(&mut pipe, now);
+            pipe.pop();
+            step == Step::Discard
+        })
+    };
+    let reply = lost(drop_next(None, Some(2), None));
+    assert_eq!(reply, [false, false, false, true, true]);
+    let push = lost(drop_next(None, None, Some(2)));
+    assert_eq!(push, [false, false, true, false, false]);
+}
+
+#[test]
+fn half_open_connection_carries_everything_but_its_end() {
+    let now = now();
+    let mut rules = Rules {
+        half_open: true,
+        ..Rules::default()
+    };
+    let mut up = pipe(&[Kind::Command, Kind::End], now);
+    let mut down = pipe(&[Kind::Reply, Kind::End], now);
+    assert_eq!(Ruling::of([&mut rules]).step_up(&mut up, now), Step::Send);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_down(&mut down, now),
+        Step::Send
+    );
+    up.pop();
+    down.pop();
+    let wait = Step::Wait(None);
+    assert_eq!(Ruling::of([&mut rules]).step_up(&mut up, now), wait);
+    assert_eq!(Ruling::of([&mut rules]).step_down(&mut down, now), wait);
+    rules.half_open = false;
+    assert_eq!(Ruling::of([&mut rules]).step_up(&mut up, now), Step::End);
+    assert_eq!(
+        Ruling::of([&mut rules]).step_down(&mut down, now),
+        Step::End
+    );
+}
+
+#[test]
+fn what_one_of_several_rules_forbids_is_forbidden() {
+    let now = now();
+    let mut all = Rules {
+        replies: Replies::Hold,
+        ..Rules::default()
+    };
+    let mut own = Rules {
+        delay: Duration::from_secs(1),
+        ..Rules::default()
+    };
+    let mut pipe = pipe(&[Kind::Reply], now);
+    let mut step = |all: &mut Rules, own: &mut Rules| {
+        Ruling::of([&mut *all, &mut *own]).step_down(&mut pipe, now)
+    };
+    assert_eq!(step(&mut all, &mut own), Step::Wait(None));
+    all.replies = Replies::Pass;
+    let due = now + Duration::from_secs(1);
+    assert_eq!(step(&mut all, &mut own), Step::Wait(Some(due)));
+    own.delay = Duration::ZERO;
+    assert_eq!(step(&mut all, &mut own), Step::Send);
+    own.replies = Replies::Drop;
+    assert_eq!(step(&mut all, &mut own), Step::Discard);
 }
