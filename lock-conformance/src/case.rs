@@ -109,6 +109,24 @@ pub enum Fault {
     WrongCredentials,
     /// [`Faults::obstruct`](crate::Faults::obstruct).
     Obstruct,
+    /// [`Faults::half_open`](crate::Faults::half_open).
+    HalfOpen,
+    /// [`Faults::drop_nth_request`](crate::Faults::drop_nth_request).
+    DropRequest,
+    /// [`Faults::kill_session`](crate::Faults::kill_session).
+    KillSession,
+    /// [`Faults::compact`](crate::Faults::compact).
+    Compact,
+    /// [`Faults::move_leader`](crate::Faults::move_leader).
+    MoveLeader,
+    /// [`Faults::fail_over`](crate::Faults::fail_over).
+    Failover,
+    /// [`Faults::stop_replication`](crate::Faults::stop_replication), with [`Self::Failover`].
+    StopReplication,
+    /// [`Faults::reconfigure`](crate::Faults::reconfigure).
+    Reconfigure,
+    /// [`Faults::witness`](crate::Faults::witness).
+    Witness,
 }
 
 impl Fault {
@@ -130,6 +148,15 @@ impl Fault {
             Self::Count => "counting commands at the server",
             Self::WrongCredentials => "connecting with wrong credentials",
             Self::Obstruct => "putting something else where a lock would be",
+            Self::HalfOpen => "connections that only one side believes in",
+            Self::DropRequest => "losing a request",
+            Self::KillSession => "ending a session or lease from outside",
+            Self::Compact => "making the server forget its history",
+            Self::MoveLeader => "moving the leader in an orderly way",
+            Self::Failover => "killing the leader for another to take its place",
+            Self::StopReplication => "a failover that loses what was written last",
+            Self::Reconfigure => "changing settings of a running server",
+            Self::Witness => "reading the backend's own record of holds",
         }
     }
 }

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use lock_core::{ClientOptions, Connect};
 
 use crate::case::{Case, Fault};
+use crate::witness::Witness;
 
 /// A backend under test: how to reach it, how fast it is, what it does not promise.
 ///
@@ -271,6 +272,18 @@ pub trait Faults: Send + Sync + 'static {
         on_wire(self.wire(), Fault::DropPushes).map(|wire| wire.drop_pushes(on))
     }
 
+    /// While on, that the server has closed a connection is not told to its client; switched on, the
+    /// server closes every one there is. Switched off, clients are told.
+    async fn half_open(&self, on: bool) -> io::Result<()> {
+        on_wire(self.wire(), Fault::HalfOpen).map(|wire| wire.half_open(on))
+    }
+
+    /// Loses the `nth` request from now on, 1 being the next, and what follows behind it, on its
+    /// connection only; zero takes that back.
+    async fn drop_nth_request(&self, nth: u64) -> io::Result<()> {
+        on_wire(self.wire(), Fault::DropRequest).map(|wire| wire.drop_nth_request(nth))
+    }
+
     /// Takes the next request that contains `text` out of its connection, to be delivered later,
     /// also after the client has closed that connection. Later requests pass.
     async fn hold_next_request(&self, text: &str) -> io::Result<Box<dyn HeldRequest + '_>> {
@@ -317,6 +330,46 @@ pub trait Faults: Send + Sync + 'static {
         Err(absent_error(Fault::WrongCredentials))
     }
 
+    /// Ends the session or lease that carries one of the claims on the lock `name`, as an operator or
+    /// the server would: the holder's with `place` 0, the first waiter's with 1.
+    async fn kill_session(&self, name: &str, place: usize) -> io::Result<()> {
+        let _ = (name, place);
+        absent(Fault::KillSession)
+    }
+
+    /// Makes the server forget everything but the present: whoever asks for changes since some moment
+    /// is refused.
+    async fn compact(&self) -> io::Result<()> {
+        absent(Fault::Compact)
+    }
+
+    /// Makes another member lead; nothing is lost, and nobody dies.
+    async fn move_leader(&self) -> io::Result<()> {
+        absent(Fault::MoveLeader)
+    }
+
+    /// Kills the server that leads, and has another take its place. Clients of the arena reach that one
+    /// without being told, if need be on a new connection.
+    async fn fail_over(&self) -> io::Result<()> {
+        absent(Fault::Failover)
+    }
+
+    /// What is written from now on is lost by a [`fail_over`](Self::fail_over).
+    async fn stop_replication(&self) -> io::Result<()> {
+        absent(Fault::StopReplication)
+    }
+
+    /// Changes what can be changed while the server runs, as an operator may: clients that are idle for
+    /// a second are disconnected, buffers shrink, notifications are switched on.
+    async fn reconfigure(&self) -> io::Result<()> {
+        absent(Fault::Reconfigure)
+    }
+
+    /// Calls a witness, who sees everything from now on.
+    async fn witness(&self) -> io::Result<Box<dyn Witness + '_>> {
+        Err(absent_error(Fault::Witness))
+    }
+
     /// Stores something that is no lock where the records of the lock `name` would be.
     async fn obstruct(&self, name: &str) -> io::Result<()> {
         let _ = name;
@@ -337,6 +390,10 @@ pub trait Wire: Send + Sync {
     fn drop_replies(&self, on: bool);
     /// As [`Faults::drop_pushes`].
     fn drop_pushes(&self, on: bool);
+    /// As [`Faults::half_open`].
+    fn half_open(&self, on: bool);
+    /// As [`Faults::drop_nth_request`].
+    fn drop_nth_request(&self, nth: u64);
 }
 
 fn on_wire(wire: Option<&dyn Wire>, fault: Fault) -> io::Result<&dyn Wire> {

@@ -39,10 +39,12 @@
 
 mod case;
 mod cases;
+mod faketime;
 #[cfg(feature = "servers")]
 pub mod fault;
 mod harness;
 pub mod history;
+mod missing;
 pub mod report;
 pub mod resource;
 mod runner;
@@ -52,6 +54,7 @@ mod stand;
 pub mod torture;
 #[cfg(feature = "servers")]
 mod wait;
+mod witness;
 pub mod worker;
 pub mod workload;
 
@@ -63,6 +66,7 @@ pub use crate::harness::{
 pub use crate::report::{CaseResult, Ending, Report, SUITE_VERSION};
 pub use crate::runner::{run, run_as_test, run_each};
 pub use crate::stand::Stand;
+pub use crate::witness::{Standing, Witness};
 pub use lock_core::async_trait;
 
 /// The example on the crate's page, compiled.

@@ -13,9 +13,11 @@ use lock_core::{
     Guard, Identity, Lease, LockName, LockState, Locks, Released, Result as LockResult, Stats,
 };
 
-use crate::case::{Case, Failure, Fault};
+use crate::case::{Case, Failure, Fault, Outcome};
+use crate::faketime::WallClocks;
 use crate::harness::{Arena, Faults, Harness, Pace};
 use crate::history::{Left, Recorder, Refusal, What};
+use crate::missing::missing_is_allowed;
 use crate::worker::{Worker, Workers};
 
 /// Long enough for anything that is not broken, and far below [`LONG`].
@@ -204,13 +206,32 @@ impl Stand {
 
     /// Starts so many worker processes.
     pub(crate) async fn workers(&self, count: usize) -> Result<Vec<Worker>, Failure> {
+        self.starting()?.start(count).await
+    }
+
+    fn starting(&self) -> Result<Workers, Failure> {
         let spec = self.0.arena.spec.as_deref();
         let spec = spec.ok_or_else(|| {
             Failure::new("the harness crosses processes, but this arena has no spec")
         })?;
-        Workers::new(spec, self.pace(), self.recorder().clone())
-            .start(count)
-            .await
+        Ok(Workers::new(spec, self.pace(), self.recorder().clone()))
+    }
+
+    /// Starts so many worker processes, each with a wall clock of its own. When that is impossible here and
+    /// was allowed to be, what the case answers.
+    pub(crate) async fn workers_with_clocks(
+        &self,
+        count: usize,
+    ) -> Result<Result<Vec<Worker>, Outcome>, Failure> {
+        let clocks = match WallClocks::new()? {
+            Some(clocks) => clocks,
+            None if missing_is_allowed(WallClocks::NAME) => {
+                return Ok(Err(Outcome::Skipped(WallClocks::missing())));
+            }
+            None => return Err(Failure::new(WallClocks::missing())),
+        };
+        let starting = self.starting()?.with_wall_clocks(clocks);
+        starting.start(count).await.map(Ok)
     }
 
     /// Looks until `probe` answers something.

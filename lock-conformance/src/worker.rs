@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::case::Failure;
+use crate::faketime::{self, WallClock, WallClocks};
 use crate::harness::{Harness, Pace};
 use crate::history::{Event, Left, Recorder, Refusal, What};
 use crate::resource::ResourceClient;
@@ -67,6 +68,8 @@ pub enum Order {
     },
     /// Increment the counter behind the lock, again and again.
     Count(Count),
+    /// Say what the wall clock shows.
+    Time,
     /// Do what the scripts of a workload say.
     Perform {
         /// One for each task.
@@ -110,6 +113,8 @@ pub enum Answer {
     Released(String),
     /// So many increments were taken by the resource.
     Counted(u64),
+    /// What the wall clock shows, since 1970.
+    Time(Duration),
     /// Done.
     Done,
     /// It failed.
@@ -251,6 +256,7 @@ impl Hand {
                 )))
             }
             Order::Count(count) => self.count(count).await,
+            Order::Time => Ok(Answer::Time(faketime::true_time())),
             Order::Perform { scripts, resource } => self.perform(scripts, resource).await,
             Order::Finish => {
                 self.finish.send_replace(true);
@@ -412,6 +418,7 @@ pub(crate) struct Workers {
     spec: String,
     pace: Pace,
     recorder: Recorder,
+    clocks: Option<WallClocks>,
 }
 
 impl Workers {
@@ -420,7 +427,14 @@ impl Workers {
             spec: spec.to_owned(),
             pace,
             recorder,
+            clocks: None,
         }
+    }
+
+    /// Gives each a wall clock that can be set.
+    pub(crate) fn with_wall_clocks(mut self, clocks: WallClocks) -> Self {
+        self.clocks = Some(clocks);
+        self
     }
 
     pub(crate) async fn start(&self, count: usize) -> Result<Vec<Worker>, Failure> {
@@ -430,7 +444,10 @@ impl Workers {
         let mut workers = Vec::new();
         for (worker, ready) in starting {
             match tokio::time::timeout(START, ready).await {
-                Ok(Ok(Answer::Ready)) => workers.push(worker),
+                Ok(Ok(Answer::Ready)) => {
+                    faketime::unlink_shared_memory(worker.child.id());
+                    workers.push(worker);
+                }
                 other => {
                     return Err(Failure::new(format!(
                         "{} did not start: {other:?}",
@@ -448,7 +465,15 @@ impl Workers {
             spec: self.spec.clone(),
             op_timeout: self.pace.op_timeout,
         };
+        let (clock, env) = match &self.clocks {
+            Some(clocks) => {
+                let (clock, env) = clocks.of(&who)?;
+                (Some(clock), env.into())
+            }
+            None => (None, Vec::new()),
+        };
         let mut child = Command::new(std::env::current_exe()?)
+            .envs(env)
             .env(ROLE, serde_json::to_string(&setup)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -464,6 +489,7 @@ impl Workers {
         let worker = Worker {
             who,
             child,
+            clock,
             input: Mutex::new(input),
             answers,
             next: AtomicU64::new(1),
@@ -516,6 +542,7 @@ fn listen(output: impl BufRead, answers: &Answers, recorder: &Recorder) {
 pub struct Worker {
     who: String,
     child: Child,
+    clock: Option<WallClock>,
     input: Mutex<ChildStdin>,
     answers: Answers,
     next: AtomicU64,
@@ -573,6 +600,22 @@ impl Worker {
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         input.write_all(text.as_bytes())?;
         input.flush()
+    }
+
+    /// Sets its wall clock to true time plus so many seconds, and looks whether it shows that: a test with
+    /// a clock that does not move would pass for nothing.
+    pub(crate) async fn set_wall_clock(&self, seconds: i64) -> Result<(), Failure> {
+        let clock = self.clock.as_ref();
+        let clock = clock.ok_or_else(|| Failure::new("this worker has the machine's clock"))?;
+        clock.set(seconds)?;
+        let before = faketime::true_time();
+        match self.begin(Order::Time).await? {
+            Answer::Time(seen) if faketime::is_off_by(seconds, before, seen) => Ok(()),
+            other => Err(Failure::new(format!(
+                "{}: its clock should be off by {seconds} s at {before:?}: {other:?}",
+                self.who
+            ))),
+        }
     }
 
     /// Stops it in its tracks, and waits until it has stopped.

@@ -3,6 +3,8 @@
 //! A case that hurts its server gets one of its own; the others share one, each under a prefix of
 //! its own. Every arena has a proxy of its own.
 
+mod witness;
+
 use std::io;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -10,13 +12,14 @@ use std::time::Duration;
 
 use lock_conformance::fault::Proxy;
 use lock_conformance::servers::{
-    RedisBuilder, RedisServer, StartError, ValkeyServer, missing_is_allowed,
+    RedisBuilder, RedisPair, RedisServer, StartError, ValkeyServer, missing_is_allowed,
 };
 use lock_conformance::{
-    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, async_trait,
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, Witness, async_trait,
 };
 use lock_core::{Claim, Connect, Context, Identity, LockName};
 use lock_redis::RedisConfig;
+use witness::Trace;
 
 /// How long the tools may take; it only matters when something is broken.
 const TOOLS: Duration = Duration::from_secs(10);
@@ -33,6 +36,8 @@ const OWN_SERVER: &[Fault] = &[
     Fault::Count,
     Fault::WrongCredentials,
     Fault::Obstruct,
+    Fault::Failover,
+    Fault::Reconfigure,
 ];
 
 #[derive(Default)]
@@ -52,8 +57,12 @@ impl Harness for RedisHarness {
         }
     }
 
-    fn supports(&self, _fault: Fault) -> bool {
-        true
+    fn supports(&self, fault: Fault) -> bool {
+        // A hold is no session's, and Redis keeps no history; a master changes only when it dies.
+        !matches!(
+            fault,
+            Fault::KillSession | Fault::Compact | Fault::MoveLeader
+        )
     }
 
     fn crosses_processes(&self) -> bool {
@@ -92,7 +101,12 @@ impl Harness for RedisHarness {
                 })
             }
         };
-        Ok(Arena::new(connector(place))
+        // After a failover the other server is behind the same address.
+        let plain = match case.injects(Fault::Failover) {
+            true => proxied.clone(),
+            false => place,
+        };
+        Ok(Arena::new(connector(plain))
             .with_proxied(connector(proxied))
             .with_spec(spec)
             .with_faults(faults))
@@ -104,6 +118,7 @@ impl Harness for RedisHarness {
 }
 
 /// Where clients of one arena connect, and what their keys begin with.
+#[derive(Clone)]
 struct Place {
     port: u16,
     prefix: String,
@@ -135,6 +150,7 @@ struct Server {
 enum Kind {
     Redis(RedisServer),
     Valkey(ValkeyServer),
+    Pair(Box<RedisPair>),
 }
 
 impl Deref for Server {
@@ -144,6 +160,7 @@ impl Deref for Server {
         match &self.kind {
             Kind::Redis(server) => server,
             Kind::Valkey(server) => server,
+            Kind::Pair(servers) => servers,
         }
     }
 }
@@ -154,6 +171,13 @@ impl Server {
             let server = ValkeyServer::try_start(|builder| builder);
             return Ok(Self {
                 kind: Kind::Valkey(server.map_err(|error| missing("valkey", &error))?),
+                password: None,
+            });
+        }
+        if case.injects(Fault::Failover) {
+            let servers = RedisPair::try_start();
+            return Ok(Self {
+                kind: Kind::Pair(Box::new(servers.map_err(|error| missing("redis", &error))?)),
                 password: None,
             });
         }
@@ -172,6 +196,15 @@ impl Server {
             kind: Kind::Redis(server.map_err(|error| missing("redis", &error))?),
             password: None,
         })
+    }
+}
+
+impl Server {
+    fn pair(&self) -> io::Result<&RedisPair> {
+        match &self.kind {
+            Kind::Pair(servers) => Ok(servers),
+            _ => Err(io::Error::other("this server has no replica")),
+        }
     }
 }
 
@@ -242,8 +275,41 @@ impl Faults for RedisFaults {
     async fn step_clock(&self, seconds: i64) -> io::Result<()> {
         match &self.server.kind {
             Kind::Valkey(server) => server.set_clock_offset(seconds),
-            Kind::Redis(_) => Err(io::Error::other("this server's clock cannot be stepped")),
+            _ => Err(io::Error::other("this server's clock cannot be stepped")),
         }
+    }
+
+    async fn fail_over(&self) -> io::Result<()> {
+        let servers = self.server.pair()?;
+        servers.fail_over()?;
+        self.proxy.redirect(servers.addr());
+        Ok(())
+    }
+
+    async fn stop_replication(&self) -> io::Result<()> {
+        self.server.pair()?.stop_replication()
+    }
+
+    async fn reconfigure(&self) -> io::Result<()> {
+        for (setting, value) in [
+            ("timeout", "1"),
+            ("tcp-keepalive", "1"),
+            ("hz", "100"),
+            ("notify-keyspace-events", "KEA"),
+            ("client-output-buffer-limit", "pubsub 65536 32768 1"),
+            ("maxmemory", "64mb"),
+            ("maxmemory-policy", "volatile-lru"),
+            ("appendonly", "yes"),
+            ("slowlog-log-slower-than", "0"),
+        ] {
+            self.server.cli(&["CONFIG", "SET", setting, value])?;
+        }
+        Ok(())
+    }
+
+    async fn witness(&self) -> io::Result<Box<dyn Witness + '_>> {
+        let monitor = self.server.monitor()?;
+        Ok(Box::new(Trace::new(monitor, &self.prefix)))
     }
 
     fn wire(&self) -> Option<&dyn Wire> {

@@ -1,5 +1,10 @@
 //! R6: a holder that died is replaced in time, a live one is not.
 
+use super::clocks::lease_and_place_are_kept_while_the_clients_wall_clocks_jump;
+use super::failover::{
+    holder_and_waiter_outlive_a_failover, holder_and_waiter_outlive_a_move_of_the_leader,
+    holder_and_waiter_outlive_a_reconfiguration,
+};
 use super::prelude::*;
 use super::seeded::run_seeded;
 use crate::worker::{Answer, Order};
@@ -58,6 +63,28 @@ pub(super) const CASES: &[Entry] = &[
         "R6.13",
         seeded_holds_of_several_leases_are_kept,
         deadline(120)
+    ),
+    case!(
+        "R6.21",
+        lease_and_place_are_kept_while_the_clients_wall_clocks_jump,
+        needs(&[Need::Processes, TTL]),
+    ),
+    case!(
+        "R6.22",
+        holder_and_waiter_outlive_a_failover,
+        needs(&[TTL, Need::Fault(Fault::Failover)]),
+        deadline(120)
+    ),
+    case!(
+        "R6.23",
+        holder_and_waiter_outlive_a_move_of_the_leader,
+        needs(&[TTL, Need::Fault(Fault::MoveLeader)]),
+        deadline(120)
+    ),
+    case!(
+        "R6.24",
+        holder_and_waiter_outlive_a_reconfiguration,
+        needs(&[TTL, Need::Fault(Fault::Reconfigure)]),
     ),
 ];
 

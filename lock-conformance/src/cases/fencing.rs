@@ -2,7 +2,12 @@
 
 use lock_core::{MemoryGate, Replaced, Standing};
 
+use super::clocks::tokens_grow_while_the_clients_wall_clocks_jump;
+use super::failover::{
+    token_protects_across_a_failover_that_forgot_the_holder, tokens_grow_across_a_failover,
+};
 use super::prelude::*;
+use super::record::every_grant_stands_in_the_backends_own_record;
 use super::seeded::{run_seeded, run_unfenced};
 use crate::workload::Kind;
 
@@ -47,6 +52,32 @@ pub(super) const CASES: &[Entry] = &[
         "R2.16",
         seeded_writers_past_their_lease_lose_updates_without_a_fence,
         needs(&[TTL]),
+        deadline(120)
+    ),
+    case!(
+        "R2.20",
+        tokens_grow_across_a_failover,
+        needs(&[Need::Fault(Fault::Failover)]),
+        deadline(120)
+    ),
+    case!(
+        "R2.21",
+        token_protects_across_a_failover_that_forgot_the_holder,
+        needs(&[
+            Need::Fault(Fault::Failover),
+            Need::Fault(Fault::StopReplication)
+        ]),
+    ),
+    case!(
+        "R2.22",
+        tokens_grow_while_the_clients_wall_clocks_jump,
+        needs(&[Need::Processes]),
+    ),
+    case!(
+        "R2.23",
+        every_grant_stands_in_the_backends_own_record,
+        needs(&[Need::Processes, CRASH, Need::Fault(Fault::Witness)]),
+        alone(),
         deadline(120)
     ),
 ];

@@ -2,8 +2,11 @@
 
 use std::thread;
 
+use super::compaction::holder_is_told_of_a_break_after_a_compaction;
+use super::halfway::connection_that_only_the_holder_believes_in_makes_no_second_holder;
 use super::prelude::*;
 use super::seeded::run_seeded;
+use super::sessions::holder_is_told_that_its_session_was_ended;
 use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
@@ -62,6 +65,26 @@ pub(super) const CASES: &[Entry] = &[
         seeded_holders_that_are_stopped_learn_of_their_loss,
         needs(&[TTL]),
         deadline(120)
+    ),
+    case!(
+        "R4.20",
+        holder_is_told_that_its_session_was_ended,
+        needs(&[TTL, Need::Fault(Fault::KillSession)]),
+    ),
+    case!(
+        "R4.21",
+        holder_is_told_of_a_break_after_a_compaction,
+        needs(&[
+            BREAK,
+            Need::Fault(Fault::Compact),
+            Need::Fault(Fault::Cut),
+            Need::Fault(Fault::BlackHole)
+        ]),
+    ),
+    case!(
+        "R4.22",
+        connection_that_only_the_holder_believes_in_makes_no_second_holder,
+        needs(&[TTL, Need::Fault(Fault::HalfOpen)]),
     ),
 ];
 

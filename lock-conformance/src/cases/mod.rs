@@ -1,18 +1,25 @@
-//! The cases, one module for each rule of the contract.
+//! The cases, one module for each rule of the contract; what several rules say about one kind of fault has
+//! a module of its own, named after the fault.
 
 mod bounds;
 mod cancel;
 mod capability;
+mod clocks;
+mod compaction;
 mod entry;
 mod exclusion;
 mod expiry;
+mod failover;
 mod fencing;
+mod halfway;
 mod leaks;
 mod loss;
 mod names;
 mod ownership;
 mod prelude;
+mod record;
 mod seeded;
+mod sessions;
 mod validity;
 mod waiting;
 

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::compaction::waiter_is_served_after_a_compaction;
+use super::halfway::lost_request_costs_a_bounded_delay_and_leaves_nothing;
 use super::prelude::*;
 use super::seeded::run_seeded;
+use super::sessions::waiter_whose_session_was_ended_is_served;
 use crate::resource::{Fencing, Resource};
 use crate::stand::Client;
 use crate::worker::{Count, Order};
@@ -100,6 +103,26 @@ pub(super) const CASES: &[Entry] = &[
         seeded_waiters_are_served_in_the_order_of_the_queue,
         needs(&[FIFO]),
         deadline(120)
+    ),
+    case!(
+        "R7.30",
+        lost_request_costs_a_bounded_delay_and_leaves_nothing,
+        needs(&[Need::Fault(Fault::DropRequest)]),
+        deadline(120)
+    ),
+    case!(
+        "R7.31",
+        waiter_whose_session_was_ended_is_served,
+        needs(&[Need::Fault(Fault::KillSession)]),
+    ),
+    case!(
+        "R7.32",
+        waiter_is_served_after_a_compaction,
+        needs(&[
+            Need::Fault(Fault::Compact),
+            Need::Fault(Fault::Cut),
+            Need::Fault(Fault::BlackHole)
+        ]),
     ),
 ];
 

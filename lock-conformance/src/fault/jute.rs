@@ -178,7 +178,7 @@ impl Writer {
 #[derive(Debug)]
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     pub(crate) fn int(&mut self) -> Option<i32> {
         self.take().map(i32::from_be_bytes)
     }
@@ -187,14 +187,24 @@ impl Reader<'_> {
         self.take().map(i64::from_be_bytes)
     }
 
-    pub(crate) fn string(&mut self) -> Option<String> {
-        let len = usize::try_from(self.int()?).ok()?;
+    pub(crate) fn bool(&mut self) -> Option<bool> {
+        self.take::<1>().map(|byte| byte != [0])
+    }
+
+    /// Bytes with their length in front; none where there is no buffer, which is written as a length of -1.
+    pub(crate) fn buffer(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.int()?.max(0)).ok()?;
         let (bytes, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
+        Some(bytes)
+    }
+
+    pub(crate) fn string(&mut self) -> Option<String> {
+        let bytes = self.buffer()?;
         Some(String::from_utf8_lossy(bytes).into_owned())
     }
 
-    fn skip(&mut self, len: usize) -> Option<()> {
+    pub(crate) fn skip(&mut self, len: usize) -> Option<()> {
         self.0 = self.0.get(len..)?;
         Some(())
     }

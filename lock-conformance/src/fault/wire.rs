@@ -45,6 +45,20 @@ impl Wire for Proxy {
             false => self.pass_pushes(),
         }
     }
+
+    fn half_open(&self, on: bool) {
+        match on {
+            true => {
+                Connections::half_open(self);
+                self.cut_server();
+            }
+            false => self.tell_closes(),
+        }
+    }
+
+    fn drop_nth_request(&self, nth: u64) {
+        Connections::drop_nth_request(self, nth);
+    }
 }
 
 impl Proxy {

@@ -126,7 +126,7 @@ pub fn check_workload(
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::Loss;
+    use super::super::event::{Loss, Trouble};
     use super::super::sample::*;
     use super::*;
 
@@ -152,5 +152,28 @@ mod tests {
         for part in ["P1 violated", "granted 2", "granted 1"] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    /// Checks that compare everything with everything would take hours for this one.
+    #[test]
+    fn history_of_a_hundred_thousand_events_is_checked() {
+        let mut history = Vec::new();
+        let mut records = Vec::new();
+        for step in 1..=20_000_u64 {
+            let (at, who) = (step * 10, format!("worker {}.0", step % 9));
+            history.push(asks(at - 8, &who));
+            history.push(queued(at - 7, at - 6, &who));
+            history.push(granted(at - 8, at, &who, step));
+            history.push(shown(at, &who, step, at + 500));
+            history.extend(clean(at + 1, at + 1, &who, step));
+            records.extend([began(step), ended(step)]);
+            if step.is_multiple_of(50) {
+                let since = ms(at - 5);
+                history.push(trouble(at + 1, "worker 1", Trouble::Stalled { since }));
+            }
+        }
+        history.sort_by_key(|event| event.at);
+        assert!(history.len() > 120_000);
+        assert_eq!(check_workload(&history, Some(&records), &terms()), Ok(()));
     }
 }

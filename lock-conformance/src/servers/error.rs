@@ -1,6 +1,10 @@
 //! Why a server did not start, and whether a test may go on without it.
 
-use std::{env, fmt, io};
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use crate::faketime;
+use crate::missing::missing_is_allowed;
 
 /// Why a server did not start.
 #[derive(Debug)]
@@ -51,10 +55,12 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Whether `LOCK_TEST_ALLOW_MISSING`, a list separated by commas, names `server`.
-#[must_use]
-pub fn missing_is_allowed(server: &str) -> bool {
-    env::var("LOCK_TEST_ALLOW_MISSING").is_ok_and(|list| names(&list, server))
+/// libfaketime, for servers whose wall clock a test sets.
+pub(super) fn find_faketime() -> Result<PathBuf, StartError> {
+    faketime::find().ok_or(StartError::Missing {
+        what: faketime::LIBRARY.into(),
+        install: faketime::INSTALL,
+    })
 }
 
 /// Turns "not installed, and that is allowed" into `None`, and every other failure into a panic.
@@ -70,22 +76,5 @@ pub(super) fn skip_if_allowed<T>(server: &str, started: Result<T, StartError>) -
             None
         }
         Err(error) => panic!("{error}"),
-    }
-}
-
-fn names(list: &str, server: &str) -> bool {
-    list.split(',').any(|name| name.trim() == server)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_whole_names_in_the_list_count() {
-        assert!(names("redis", "redis"));
-        assert!(names("zk, redis", "redis"));
-        assert!(!names("redis-sentinel", "redis"));
-        assert!(!names("", "redis"));
     }
 }

@@ -227,6 +227,27 @@ impl EtcdServer {
         self.ctl().leases()
     }
 
+    /// The leases of the keys that begin with `prefix`, the key that was created first in front.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub fn leases_of(&self, prefix: &str) -> io::Result<Vec<i64>> {
+        self.ctl().leases_of(prefix)
+    }
+
+    /// Ends a lease, and with it its keys. Says whether it was there.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub fn revoke(&self, lease: i64) -> io::Result<bool> {
+        let ctl = self.ctl();
+        match ctl.run(&["lease", "revoke", &format!("{lease:x}")]) {
+            Ok(_) => Ok(true),
+            Err(_) if !ctl.leases()?.contains(&lease) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The revision of the last change.
     ///
     /// # Errors
@@ -244,11 +265,7 @@ impl EtcdServer {
         ctl.run(&["del", "", "--from-key"])?;
         for lease in ctl.leases()? {
             // One that has expired since it was listed is as good as revoked.
-            if let Err(error) = ctl.run(&["lease", "revoke", &format!("{lease:x}")])
-                && ctl.leases()?.contains(&lease)
-            {
-                return Err(error);
-            }
+            self.revoke(lease)?;
         }
         Ok(())
     }

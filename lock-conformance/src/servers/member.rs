@@ -13,6 +13,7 @@ use super::error::StartError;
 use super::firewall::Identity;
 use super::process::ServerProcess;
 use super::sockets;
+use crate::faketime;
 use crate::wait::poll;
 
 /// An etcd is ready in 0.1 s, a ZooKeeper in half a second, three of them in 3 s; the rest is for a machine that is
@@ -180,6 +181,11 @@ impl Member {
         self.pid().is_some() && !self.is_paused()
     }
 
+    /// The directory it runs in.
+    pub(super) fn dir(&self) -> &Path {
+        self.process.dir()
+    }
+
     pub(super) fn identity(&self) -> Option<&Identity> {
         self.launch.identity.as_ref()
     }
@@ -197,10 +203,11 @@ impl Member {
             None => Some(Err(self.failed("it ended"))),
             // Whoever was faster to take the port could be the one that serves.
             Some(pid) => {
-                ((self.launch.is_ready)() && sockets::listens(pid, self.port())).then_some(Ok(()))
+                ((self.launch.is_ready)() && sockets::listens(pid, self.port())).then_some(Ok(pid))
             }
         })
         .unwrap_or_else(|| Err(self.failed("it does not serve")))
+        .map(faketime::unlink_shared_memory)
     }
 
     /// Whether its start failed since somebody else was faster to take a port.

@@ -1,6 +1,7 @@
 //! Launchers: a real server for one test, on a port and in a directory of its own.
 //!
 //! * [`RedisServer`]: Redis as the distribution ships it.
+//! * [`RedisPair`]: the same with a replica, which can take its place.
 //! * [`ValkeyServer`]: a pinned Valkey whose wall clock a test can step.
 //! * [`EtcdServer`]: an etcd of one member, or several.
 //! * [`ZooKeeperServer`]: a ZooKeeper of one server, or an ensemble.
@@ -11,7 +12,7 @@
 //!
 //! A missing binary fails the test, with the command that installs it. `LOCK_TEST_ALLOW_MISSING=redis,valkey` lets
 //! the launchers' `start_or_skip` skip instead, loudly. The names are `redis`, `valkey`, `etcd`, `etcd-3.5`,
-//! `zookeeper`, and `isolation` for cutting members off from each other, which takes root and nftables.
+//! `zookeeper`, `faketime` for worker processes with another time of day, and `isolation` for cutting members off from each other, which takes root and nftables.
 
 mod control;
 mod ensemble;
@@ -26,17 +27,20 @@ mod monitor;
 mod port;
 mod process;
 mod redis;
+mod redis_pair;
 mod sockets;
 mod tls;
 mod valkey;
 mod zookeeper;
 
+pub use crate::missing::missing_is_allowed;
 pub use ensemble::Ensemble;
-pub use error::{StartError, missing_is_allowed};
+pub use error::StartError;
 pub use etcd::{EtcdBuilder, EtcdMetrics, EtcdServer, EtcdVersion};
 pub use member::Member;
-pub use monitor::Monitor;
+pub use monitor::{Monitor, words_of};
 pub use port::free_port;
 pub use redis::{RedisBuilder, RedisServer};
+pub use redis_pair::RedisPair;
 pub use valkey::ValkeyServer;
-pub use zookeeper::{ZooKeeperBuilder, ZooKeeperMode, ZooKeeperServer};
+pub use zookeeper::{ZooKeeperBuilder, ZooKeeperChange, ZooKeeperMode, ZooKeeperServer};

@@ -79,6 +79,50 @@ impl<'a> Monitor<'a> {
     }
 }
 
+/// The words of a command in a MONITOR line, as they were sent. Bytes that are no UTF-8 are replaced.
+#[must_use]
+pub fn words_of(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = line.split_once("] ").map_or("", |(_, words)| words);
+    while let Some(quoted) = rest.trim_start().strip_prefix('"') {
+        let (word, behind) = unquote(quoted.as_bytes());
+        words.push(String::from_utf8_lossy(&word).into_owned());
+        rest = quoted.get(behind..).unwrap_or_default();
+    }
+    words
+}
+
+/// Reads up to the closing quote; gives what was quoted, and how far that is.
+fn unquote(quoted: &[u8]) -> (Vec<u8>, usize) {
+    let mut word = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = quoted.get(at) {
+        at += 1;
+        match (byte, quoted.get(at)) {
+            (b'"', _) => break,
+            (b'\\', Some(b'x')) => {
+                let hex = quoted.get(at + 1..at + 3).unwrap_or_default();
+                let hex = std::str::from_utf8(hex).unwrap_or_default();
+                word.push(u8::from_str_radix(hex, 16).unwrap_or(b'?'));
+                at += 3;
+            }
+            (b'\\', Some(escaped)) => {
+                word.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'a' => 7,
+                    b'b' => 8,
+                    other => *other,
+                });
+                at += 1;
+            }
+            _ => word.push(byte),
+        }
+    }
+    (word, at)
+}
+
 fn is_lua(line: &str) -> bool {
     origin(line).ends_with(" lua")
 }
@@ -104,5 +148,14 @@ mod tests {
         assert!(!is_lua(client));
         assert!(is_from(client, " 127.0.0.1:40000"));
         assert!(is_lua(r#"1731.1 [0 lua] "set" "k" "v""#));
+    }
+
+    #[test]
+    fn words_are_read_as_they_were_sent() {
+        let line = r#"1731.1 [0 lua] "HSET" "a b" "\"q\" ] \\" "t\tn\n" "\xc3\xa9" """#;
+        let words = ["HSET", "a b", "\"q\" ] \\", "t\tn\n", "\u{e9}", ""];
+        assert_eq!(words_of(line), words);
+        assert!(words_of("1731.1 [0 lua]").is_empty());
+        assert_eq!(words_of(r#"1731.1 [0 lua] "cut sho"#), ["cut sho"]);
     }
 }

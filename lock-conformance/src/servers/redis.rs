@@ -16,6 +16,7 @@ use super::monitor::Monitor;
 use super::port::free_port;
 use super::process::ServerProcess;
 use super::tls::{self, TlsFiles};
+use crate::faketime;
 use crate::fault::resp::Reply;
 use crate::wait::poll;
 
@@ -263,6 +264,11 @@ impl RedisServer {
         Control::connect(self.addr(), CONTROL_USER, &self.control_password)
     }
 
+    /// The launcher's own user, and its password.
+    pub(super) fn control_login(&self) -> (&str, &str) {
+        (CONTROL_USER, &self.control_password)
+    }
+
     pub(super) fn control_addrs(&self) -> Vec<String> {
         self.control().addrs.clone()
     }
@@ -299,7 +305,7 @@ impl RedisServer {
             Some(_) => self.is_ready(pid).then_some(Ok(())),
         })
         .unwrap_or_else(|| Err(self.builder.failed(&self.process, "it does not answer")))?;
-        unlink_shared_memory(pid);
+        faketime::unlink_shared_memory(pid);
         Ok(())
     }
 
@@ -489,17 +495,6 @@ fn parse_commandstats(info: &str) -> BTreeMap<String, u64> {
             Some((command.to_owned(), calls.parse().ok()?))
         })
         .collect()
-}
-
-/// Removes the names under which libfaketime shares its state between processes, if `pid` runs under it.
-///
-/// It would remove them itself on a clean exit only, and these servers are killed. A process that runs keeps what the
-/// names stood for.
-fn unlink_shared_memory(pid: u32) {
-    for name in ["faketime_shm_", "sem.faketime_sem_"] {
-        // Not there for a server without libfaketime.
-        let _ = fs::remove_file(format!("/dev/shm/{name}{pid}"));
-    }
 }
 
 #[cfg(test)]

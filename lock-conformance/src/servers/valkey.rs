@@ -1,26 +1,22 @@
 //! A Valkey whose wall clock a test can step.
 
+use std::io;
 use std::ops::Deref;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
-use std::{fs, io};
+use std::time::Duration;
 
-use super::error::{StartError, skip_if_allowed};
+use super::error::{StartError, find_faketime, skip_if_allowed};
 use super::fetched;
 use super::redis::{RedisBuilder, RedisServer};
+use crate::faketime;
 use crate::wait::poll;
 
 const INSTALL_VALKEY: &str = "cargo xtask valkey";
-const INSTALL_FAKETIME: &str = "apt-get install faketime";
 
 /// The file libfaketime reads at every look at the clock. Relative: the server runs in its own directory.
 const CLOCK_FILE: &str = "clock";
 
 /// How long a step may take to be seen.
 const STEP_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How far the server's clock may be from where it was put. Well below the second that is the smallest step.
-const STEP_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// A running Valkey on 127.0.0.1 under libfaketime, gone when dropped. Everything a [`RedisServer`] can, it can.
 ///
@@ -63,18 +59,14 @@ impl ValkeyServer {
                 install: INSTALL_VALKEY,
             },
         )?;
-        let faketime = find_faketime().ok_or(StartError::Missing {
-            what: "libfaketimeMT.so.1".into(),
-            install: INSTALL_FAKETIME,
-        })?;
-        let builder = RedisServer::builder()
+        let library = find_faketime()?;
+        let mut builder = RedisServer::builder()
             .named("valkey", INSTALL_VALKEY)
             .binary(binary)
-            .file(CLOCK_FILE, &offset_line(0))
-            .env("LD_PRELOAD", faketime)
-            .env("FAKETIME_TIMESTAMP_FILE", CLOCK_FILE)
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            .file(CLOCK_FILE, &faketime::offset_line(0));
+        for (name, value) in faketime::env(&library, CLOCK_FILE) {
+            builder = builder.env(name, value);
+        }
         let server = settings(builder).try_start()?;
         Ok(ValkeyServer { server })
     }
@@ -120,27 +112,23 @@ impl ValkeyServer {
     pub fn confirm_offset(&self, seconds: i64) -> io::Result<()> {
         let mut seen = Duration::ZERO;
         poll(STEP_DEADLINE, || {
-            let earliest = true_time(seconds).saturating_sub(STEP_TOLERANCE);
+            let before = faketime::true_time();
             seen = match self.time() {
                 Ok(time) => time,
                 Err(error) => return Some(Err(error)),
             };
-            let latest = true_time(seconds) + STEP_TOLERANCE;
-            (earliest..=latest).contains(&seen).then_some(Ok(()))
+            faketime::is_off_by(seconds, before, seen).then_some(Ok(()))
         })
         .unwrap_or_else(|| {
+            let wanted = faketime::shifted(faketime::true_time(), seconds);
             Err(io::Error::other(format!(
-                "the server's clock should be at {:?} and is at {seen:?}",
-                true_time(seconds)
+                "the server's clock should be at {wanted:?} and is at {seen:?}"
             )))
         })
     }
 
     fn write_clock(&self, seconds: i64) -> io::Result<()> {
-        // Renamed into place: the server must never read a file half written, which would be another time.
-        let new = self.dir().join("clock.new");
-        fs::write(&new, offset_line(seconds))?;
-        fs::rename(new, self.dir().join(CLOCK_FILE))
+        faketime::set(&self.dir().join(CLOCK_FILE), seconds)
     }
 }
 
@@ -150,34 +138,4 @@ impl Deref for ValkeyServer {
     fn deref(&self) -> &RedisServer {
         &self.server
     }
-}
-
-/// The true wall clock, plus `offset` seconds.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "compares a real server's clock with the machine's"
-)]
-fn true_time(offset: i64) -> Duration {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let shift = Duration::from_secs(offset.unsigned_abs());
-    match offset {
-        0.. => now + shift,
-        _ => now.saturating_sub(shift),
-    }
-}
-
-fn offset_line(seconds: i64) -> String {
-    format!("{seconds:+}\n")
-}
-
-/// Debian keeps the library in a directory named after the architecture.
-fn find_faketime() -> Option<PathBuf> {
-    fs::read_dir("/usr/lib")
-        .ok()?
-        .filter_map(Result::ok)
-        .map(|arch| arch.path().join("faketime/libfaketimeMT.so.1"))
-        .chain([PathBuf::from("/usr/lib/faketime/libfaketimeMT.so.1")])
-        .find(|path| path.is_file())
 }

@@ -1,6 +1,7 @@
 //! A ZooKeeper: one server, or an ensemble.
 
 mod launch;
+mod log;
 mod session;
 mod words;
 
@@ -12,16 +13,23 @@ use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
-use self::launch::{Settings, Started};
+use self::launch::{CLOCK_FILE, Settings, Started};
+use self::log::Log;
+pub use self::log::ZooKeeperChange;
 use self::session::Session;
 use super::ensemble::Ensemble;
 use super::error::{StartError, skip_if_allowed};
 use super::firewall::Firewall;
 use super::member::Member;
+use crate::faketime;
 use crate::wait::poll;
 
 /// An election takes a second or two; the rest is for a busy machine.
 const ELECTION_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a server may take to log what it has applied, or to look at its clock again.
+const CATCH_UP: Duration = Duration::from_secs(10);
+/// A node that is made to see what time a server stamps it with.
+const CLOCK_NODE: &str = "/distlock-clock";
 
 /// What a server is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,6 +92,7 @@ impl ZooKeeperServer {
                 java: Vec::new(),
                 tls: false,
                 isolatable: false,
+                steppable: false,
             },
         }
     }
@@ -221,6 +230,63 @@ impl ZooKeeperServer {
         Session::close_foreign(self.leading()?.addr(), id)
     }
 
+    /// Every node that came or went since the first start, as the leader has logged it before it was done, in the order
+    /// in which that was decided. Nothing that is under way when this is called is missing afterwards.
+    ///
+    /// # Errors
+    /// There is no leader, or its log cannot be read.
+    pub fn changes(&self) -> io::Result<Vec<ZooKeeperChange>> {
+        let leader = self.leading()?;
+        let applied = words::zxid(leader.addr())?;
+        let data = leader.dir().join("data");
+        poll(CATCH_UP, || match Log::read(&data) {
+            Ok(log) => (log.last >= applied).then_some(Ok(log.changes)),
+            Err(error) => Some(Err(error)),
+        })
+        .unwrap_or_else(|| Err(io::Error::other("the leader does not log what it applies")))
+    }
+
+    /// Sets the wall clock of every member to true time plus `seconds`, while they run; survives a restart. Takes
+    /// [`steppable_clock`](ZooKeeperBuilder::steppable_clock).
+    ///
+    /// The step is checked with the time that the leader stamps a node with: a clock test with a clock that does not
+    /// move would pass for nothing.
+    ///
+    /// # Errors
+    /// The clock files cannot be written, there is no leader, or its clock did not step.
+    pub fn set_clock_offset(&self, seconds: i64) -> io::Result<()> {
+        for member in self.members() {
+            faketime::set(&member.dir().join(CLOCK_FILE), seconds)?;
+        }
+        let mut seen = Duration::ZERO;
+        poll(CATCH_UP, || {
+            let before = faketime::true_time();
+            seen = match self.time() {
+                Ok(time) => time,
+                Err(error) => return Some(Err(error)),
+            };
+            faketime::is_off_by(seconds, before, seen).then_some(Ok(()))
+        })
+        .unwrap_or_else(|| {
+            Err(io::Error::other(format!(
+                "the servers' clock should be off by {seconds} s and is at {seen:?}"
+            )))
+        })
+    }
+
+    /// The leader's own idea of the time, since 1970. It costs two writes and a session.
+    ///
+    /// # Errors
+    /// There is no leader, or it does not answer.
+    pub fn time(&self) -> io::Result<Duration> {
+        self.with_session(|session| {
+            session.create(CLOCK_NODE, &[])?;
+            let made = session.made_at(CLOCK_NODE)?;
+            session.delete(CLOCK_NODE)?;
+            made.ok_or_else(|| io::Error::other("somebody has deleted the node"))
+        })
+    }
+
     /// All nodes below `path`, itself and ZooKeeper's own aside, as full paths, sorted.
     ///
     /// # Errors
@@ -324,6 +390,13 @@ impl ZooKeeperBuilder {
     /// Members also listen on a TLS port, with a certificate for `localhost` and 127.0.0.1 by an authority made for it.
     pub fn tls(mut self) -> Self {
         self.settings.tls = true;
+        self
+    }
+
+    /// The members' wall clock can be set, see [`set_clock_offset`](ZooKeeperServer::set_clock_offset). Takes
+    /// libfaketime, under which a Java takes some seconds to start.
+    pub fn steppable_clock(mut self) -> Self {
+        self.settings.steppable = true;
         self
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lock_core::Locks;
 
-use crate::history::{Recorder, What};
+use crate::history::{Event, Left, Recorder, What};
 
 /// How often the queue is looked at.
 const LOOK: Duration = Duration::from_millis(2);
@@ -61,11 +61,26 @@ pub(super) async fn look_at_rest(locks: &Locks, name: &str, within: Duration, re
 }
 
 async fn can_be_had(locks: &Locks, name: &str, recorder: &Recorder) -> bool {
+    let asked = recorder.now();
+    recorder.add(Event {
+        at: asked,
+        who: SUITE.to_owned(),
+        name: name.to_owned(),
+        what: What::Asked { waits: false },
+    });
+    let saw = |what| recorder.record(SUITE, name, what);
     match locks.mutex(name).try_acquire().await {
-        Ok(Some(guard)) => guard.release().await.is_ok(),
+        Ok(Some(guard)) => {
+            let token = guard.token().get();
+            saw(What::Granted { asked, token });
+            saw(What::Releasing { token });
+            let how = Left::from(&guard.release().await);
+            saw(What::Released { token, how });
+            true
+        }
         Ok(None) => false,
         Err(error) => {
-            recorder.record(SUITE, name, What::Note(format!("{error:?}")));
+            saw(What::Note(format!("{error:?}")));
             false
         }
     }

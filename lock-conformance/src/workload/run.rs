@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use lock_core::{Connect, Locks, WaitOrder};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::drive::Driver;
-use super::faults::Breakage;
+use super::faults::{Breakage, FaultStep};
 use super::kind::Kind;
 use super::look::{SUITE, look_at_rest, watch_queue};
 use super::perform::{Performer, Sink};
 use super::plan::{ClientPlan, Place, Plan};
 use super::stall::{STALL, watch_for_stalls};
-use crate::case::Failure;
+use crate::case::{Failure, Fault};
 use crate::history::{Event, Record, Terms};
 use crate::resource::{Fencing, Resource};
 use crate::stand::{SOON, Stand};
@@ -50,6 +50,11 @@ pub(crate) fn seed() -> u64 {
 pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
     let recorder = stand.recorder().clone();
     let resource = Resource::start(plan.fencing, recorder.clone())?;
+    let faults = witnessed(stand, plan).then(|| stand.faults());
+    let witness = match faults {
+        Some(faults) => Some(faults.witness().await?),
+        None => None,
+    };
     let crew = Crew::assemble(stand, plan).await?;
     let operator = crew.operator.clone();
     let mut watching = Background::default();
@@ -61,9 +66,7 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
     let working = crew.start(plan, &resource.path());
     let driving = drive(stand, plan, &crew);
     tokio::time::sleep(plan.length).await;
-    let driven = driving
-        .await
-        .unwrap_or_else(|error| Err(Failure::new(format!("whoever breaks things: {error}"))));
+    let driven = driving.await;
     crew.finish();
     let progress = bound(stand, plan);
     let patience = progress + plan.longest_step() + SOON;
@@ -81,9 +84,13 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
         look_at_rest(&operator, name, progress, &recorder).await;
     }
     crew.dismiss().await?;
+    let records = match witness {
+        Some(witness) => Some(witness.records().await?),
+        None => None,
+    };
     Ok(Ran {
         events: recorder.events(),
-        records: None,
+        records,
         terms: Terms {
             fenced: plan.fencing == Fencing::Checked,
             fifo: stand.capabilities().wait_order == WaitOrder::Fifo,
@@ -92,6 +99,18 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
         },
         trouble,
     })
+}
+
+/// Whether the backend's own record is read. A witness is a client of the server too: it sees nothing
+/// of what happens while the server itself is broken.
+fn witnessed(stand: &Stand, plan: &Plan) -> bool {
+    let hurts = |fault: &FaultStep| {
+        matches!(
+            fault.what,
+            Breakage::KillServer | Breakage::PauseServer | Breakage::LoseData
+        )
+    };
+    stand.supports(Fault::Witness) && !plan.faults.iter().any(hurts)
 }
 
 /// How soon a free lock has to be granted when nothing is broken any more, on a busy machine, and with
@@ -105,7 +124,12 @@ fn bound(stand: &Stand, plan: &Plan) -> Duration {
     stand.replaced_within(ttl) + stand.claim_window() + stand.pace().op_timeout * 2 + SOON
 }
 
-fn drive(stand: &Stand, plan: &Plan, crew: &Crew) -> JoinHandle<Result<(), Failure>> {
+/// Starts breaking things; what comes back ends when all of that is done, and dropped it ends it.
+fn drive(
+    stand: &Stand,
+    plan: &Plan,
+    crew: &Crew,
+) -> impl Future<Output = Result<(), Failure>> + use<> {
     let driver = Driver {
         stand: stand.clone(),
         names: plan.names.clone(),
@@ -113,9 +137,24 @@ fn drive(stand: &Stand, plan: &Plan, crew: &Crew) -> JoinHandle<Result<(), Failu
         operator: crew.operator.clone(),
     };
     let steps = plan.faults.clone();
+    let (alive, abandoned) = oneshot::channel::<()>();
     // Servers are stopped and started by calls that block.
     let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || runtime.block_on(driver.drive(steps)))
+    let driving = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                // First: an abandoned driver must not touch a runtime that is going down.
+                biased;
+                _ = abandoned => Ok(()),
+                driven = driver.drive(steps) => driven,
+            }
+        })
+    });
+    async move {
+        let driven = driving.await;
+        drop(alive);
+        driven.unwrap_or_else(|error| Err(Failure::new(format!("whoever breaks things: {error}"))))
+    }
 }
 
 fn sink(stand: &Stand) -> Sink {

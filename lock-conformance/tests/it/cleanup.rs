@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
-use lock_conformance::servers::{EtcdServer, RedisServer, ZooKeeperServer};
+use lock_conformance::servers::{EtcdServer, RedisPair, RedisServer, ZooKeeperServer};
 
 use crate::poll;
 
@@ -15,6 +15,19 @@ const HELPER: &str = "LOCK_TEST_SERVER_HELPER";
 #[test]
 fn redis_dies_with_a_killed_test_process() {
     kill_a_helper("redis");
+}
+
+#[test]
+fn redis_and_its_replica_die_with_a_killed_test_process() {
+    kill_a_helper("pair");
+}
+
+#[test]
+fn zookeeper_with_a_clock_of_its_own_dies_with_a_killed_test_process() {
+    if ZooKeeperServer::start_or_skip().is_none() {
+        return;
+    }
+    kill_a_helper("stepped");
 }
 
 #[test]
@@ -57,6 +70,15 @@ fn kill_a_helper(what: &str) {
     let rules: Vec<String> = tables_about(&pids);
     assert_eq!(rules.is_empty(), what != "etcd", "{rules:?}");
 
+    // Nothing in shared memory has a server's name either.
+    let shared = |pid: &u32| {
+        let names = ["faketime_shm_", "sem.faketime_sem_"];
+        names
+            .iter()
+            .any(|name| PathBuf::from(format!("/dev/shm/{name}{pid}")).exists())
+    };
+    assert!(!pids.iter().any(shared));
+
     helper.kill().unwrap();
     helper.wait().unwrap();
     for (pid, dir) in pids.iter().zip(&dirs) {
@@ -78,6 +100,15 @@ fn helper_holds_a_server() {
             // A restart first: the guardian must know the latest process, not the first.
             server.restart();
             hold(&[server.pid()]);
+        }
+        "pair" => {
+            let pair = RedisPair::start();
+            hold(&[pair.pid(), pair.replica().pid()]);
+        }
+        "stepped" => {
+            let server = ZooKeeperServer::builder().steppable_clock().start();
+            server.set_clock_offset(60).unwrap();
+            hold(&[server.member(0).pid()]);
         }
         "zookeeper" => {
             let server = ZooKeeperServer::start();

@@ -269,3 +269,27 @@ fn etcdctl(server: &EtcdServer, member: usize, words: &[&str]) -> bool {
         .unwrap();
     output.status.success()
 }
+
+#[test]
+fn lease_is_found_by_its_keys_and_goes_with_them() {
+    for version in VERSIONS {
+        let Some(server) = EtcdServer::builder().version(version).start_or_skip() else {
+            continue;
+        };
+        let grant = || {
+            let said = server.cli(&["lease", "grant", "60"]).unwrap();
+            let id = said.split(' ').nth(1).unwrap().to_owned();
+            (i64::from_str_radix(&id, 16).unwrap(), id)
+        };
+        let (one, two) = (grant(), grant());
+        // The order is that of creation, not of the keys.
+        for (key, lease) in [("p/b", &one), ("p/a", &two), ("q", &one)] {
+            server.cli(&["put", key, "v", "--lease", &lease.1]).unwrap();
+        }
+        server.cli(&["put", "p/c", "without"]).unwrap();
+        assert_eq!(server.leases_of("p/").unwrap(), [one.0, two.0]);
+        assert!(server.revoke(one.0).unwrap());
+        assert!(!server.revoke(one.0).unwrap());
+        assert_eq!(server.keys().unwrap(), ["p/a", "p/c"]);
+    }
+}

@@ -9,6 +9,7 @@ mod proxy;
 mod proxy_http2;
 mod proxy_jute;
 mod proxy_scope;
+mod redis_pair;
 mod servers;
 mod zookeeper;
 mod zookeeper_client;

@@ -13,6 +13,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::poll;
+use crate::zookeeper_client::Client;
+
+const EPHEMERAL: i32 = 1;
+/// The number of a pong.
+const PONG: i32 = -2;
 
 #[test]
 fn server_answers_and_is_gone_after_drop() {
@@ -221,4 +226,63 @@ fn ask_over_tls(endpoint: &str, ca: &Path, word: &str) -> String {
 fn zxid_line(answer: &str) -> Option<String> {
     let line = answer.lines().find(|line| line.starts_with("Zxid"));
     line.map(str::to_owned)
+}
+
+#[test]
+fn log_tells_which_nodes_came_and_went_in_which_order() {
+    for members in [1, 3] {
+        let builder = ZooKeeperServer::builder().members(members);
+        let Some(server) = builder.start_or_skip() else {
+            return;
+        };
+        server.create("/a", b"data").unwrap();
+        let created = server.zxid().unwrap();
+        let mut client = Client::connect(server.member(members - 1).addr());
+        client.create("/a/mine", EPHEMERAL);
+        assert!(server.kill_session(client.session).unwrap());
+        if members == 1 {
+            // What was logged before a kill is followed by what is logged after it.
+            server.kill();
+            server.restart();
+        }
+        server.delete("/a").unwrap();
+        let changes = server.changes().unwrap();
+        let seen: Vec<_> = changes.iter().map(|c| (&*c.path, c.created)).collect();
+        let expected = [
+            ("/a", true),
+            ("/a/mine", true),
+            ("/a/mine", false),
+            ("/a", false),
+        ];
+        assert_eq!(seen, expected);
+        assert!(changes[0].zxid <= created && created < changes[1].zxid);
+        assert!(changes.is_sorted_by(|one, next| one.zxid < next.zxid));
+    }
+}
+
+#[test]
+fn wall_clock_steps_both_ways_and_sessions_do_not_care() {
+    let builder = ZooKeeperServer::builder().steppable_clock();
+    let Some(server) = builder.start_or_skip() else {
+        return;
+    };
+    let mut client = Client::connect(server.addr());
+    client.create("/mine", EPHEMERAL);
+    for day in [86_400, -86_400, 0] {
+        server.set_clock_offset(day).unwrap();
+        client.ping();
+        assert_eq!(client.answer().xid, PONG);
+        assert_eq!(server.nodes("/").unwrap(), ["/mine"]);
+    }
+    server.set_clock_offset(86_400).unwrap();
+    server.kill();
+    server.restart();
+    let off = server.time().unwrap().abs_diff(true_time());
+    assert!(off.abs_diff(Duration::from_secs(86_400)) < Duration::from_secs(60));
+}
+
+#[expect(clippy::disallowed_methods, reason = "compares a real server's clock")]
+fn true_time() -> Duration {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap()
 }

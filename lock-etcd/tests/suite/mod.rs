@@ -3,6 +3,8 @@
 //! A case that hurts its server gets one of its own; the others share one, each under a prefix of its
 //! own. Every arena has a proxy of its own, in front of the first member.
 
+mod witness;
+
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,10 +12,11 @@ use std::time::Duration;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::{EtcdBuilder, EtcdServer, StartError, missing_is_allowed};
 use lock_conformance::{
-    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, async_trait,
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, Witness, async_trait,
 };
 use lock_core::{Backend, Claim, Connect, Context, Cursor, Identity, LockName};
 use lock_etcd::EtcdConfig;
+use witness::Past;
 
 /// How long the tools may take; it only matters when something is broken.
 const TOOLS: Duration = Duration::from_secs(10);
@@ -31,6 +34,9 @@ const OWN_SERVER: &[Fault] = &[
     Fault::Count,
     Fault::WrongCredentials,
     Fault::Obstruct,
+    Fault::Compact,
+    Fault::MoveLeader,
+    Fault::Failover,
 ];
 
 /// etcd with so many members.
@@ -74,8 +80,16 @@ impl Harness for EtcdHarness {
     }
 
     fn supports(&self, fault: Fault) -> bool {
-        // etcd has no scripts, and counts leases on a clock that nobody can step.
-        !matches!(fault, Fault::FlushScripts | Fault::StepClock)
+        match fault {
+            // etcd has no scripts, and counts leases on a clock that nobody can step. What a majority has is
+            // not lost with its leader, and no setting changes while it runs.
+            Fault::FlushScripts
+            | Fault::StepClock
+            | Fault::StopReplication
+            | Fault::Reconfigure => false,
+            Fault::MoveLeader | Fault::Failover => self.members > 1,
+            _ => true,
+        }
     }
 
     fn crosses_processes(&self) -> bool {
@@ -246,6 +260,44 @@ impl Faults for EtcdFaults {
     async fn resume_server(&self) -> io::Result<()> {
         self.server.resume();
         Ok(())
+    }
+
+    async fn kill_session(&self, name: &str, place: usize) -> io::Result<()> {
+        let name = name.replace('%', "%25").replace('/', "%2F");
+        let queue = format!("{}/l/{name}/", self.place.prefix);
+        let leases = self.server.leases_of(&queue)?;
+        let lease = leases
+            .get(place)
+            .ok_or_else(|| io::Error::other(format!("nobody stands at place {place}")))?;
+        match self.server.revoke(*lease)? {
+            true => Ok(()),
+            false => Err(io::Error::other("the lease has gone by itself")),
+        }
+    }
+
+    async fn compact(&self) -> io::Result<()> {
+        self.server.compact()
+    }
+
+    async fn move_leader(&self) -> io::Result<()> {
+        let next = (self.server.await_leader() + 1) % self.server.members().len();
+        self.server.move_leader(next)
+    }
+
+    /// The one that is killed comes back, and follows.
+    async fn fail_over(&self) -> io::Result<()> {
+        let dead = self.server.await_leader();
+        self.server.member(dead).kill();
+        let _leads = self.server.await_leader();
+        self.server.member(dead).restart();
+        Ok(())
+    }
+
+    async fn witness(&self) -> io::Result<Box<dyn Witness + '_>> {
+        Ok(Box::new(Past {
+            endpoints: self.place.endpoints.clone(),
+            prefix: self.place.prefix.clone(),
+        }))
     }
 
     fn wire(&self) -> Option<&dyn Wire> {

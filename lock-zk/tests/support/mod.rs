@@ -1,5 +1,7 @@
 //! The harness: one server or three, an arena of its own below each case's root.
 
+mod witness;
+
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -7,19 +9,23 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use lock_conformance::fault::jute::request;
 use lock_conformance::fault::{Call, Protocol, Proxy};
-use lock_conformance::servers::{StartError, ZooKeeperServer, missing_is_allowed};
+use lock_conformance::servers::{
+    StartError, ZooKeeperBuilder, ZooKeeperServer, missing_is_allowed,
+};
 use lock_conformance::{
-    Arena, Case, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, async_trait,
+    Arena, Case, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, Witness,
+    async_trait,
 };
 use lock_core::{Clock, Connect, Context, Identity};
 use lock_zk::ZkConfig;
 use lock_zk::zookeeper_client as zk;
+use witness::Log;
 
 /// How long the tools may take; it only matters when something is broken.
 const TOOLS: Duration = Duration::from_secs(10);
 /// The session timeout of most cases: seven ticks of the server and a half.
 const SESSION: Duration = Duration::from_millis(1500);
-/// That of cases in which the server is killed: it is back long before.
+/// That of cases in which a server is killed: it is back long before, or another leads.
 const LONG_SESSION: Duration = Duration::from_secs(12);
 /// That of cases that count: a machine that is busy does not end one.
 const COUNTED_SESSION: Duration = Duration::from_secs(6);
@@ -29,7 +35,13 @@ const USER: &str = "app";
 const PASSWORD: &str = "correct horse";
 
 /// What cannot be done to a server that others use, or be seen on it.
-const OWN_SERVER: &[Fault] = &[Fault::Kill, Fault::Pause, Fault::Count];
+const OWN_SERVER: &[Fault] = &[
+    Fault::Kill,
+    Fault::Pause,
+    Fault::Count,
+    Fault::StepClock,
+    Fault::Failover,
+];
 
 pub(crate) struct ZkHarness {
     members: usize,
@@ -57,13 +69,20 @@ impl ZkHarness {
     }
 
     fn server(&self) -> Result<Arc<ZooKeeperServer>, Missing> {
-        let server = ZooKeeperServer::builder()
+        self.server_with(|builder| builder)
+    }
+
+    fn server_with(
+        &self,
+        settings: impl FnOnce(ZooKeeperBuilder) -> ZooKeeperBuilder,
+    ) -> Result<Arc<ZooKeeperServer>, Missing> {
+        let builder = ZooKeeperServer::builder()
             .members(self.members)
             // Cases stop all members for some seconds: no reason to elect another leader.
             .config("syncLimit", "50")
             // An empty container is the clients' affair, or counts would not be exact.
-            .java("-Dznode.container.checkIntervalMs=3600000")
-            .try_start();
+            .java("-Dznode.container.checkIntervalMs=3600000");
+        let server = settings(builder).try_start();
         server.map(Arc::new).map_err(|error| Missing {
             what: error.to_string(),
             allowed: matches!(error, StartError::Missing { .. }) && missing_is_allowed("zookeeper"),
@@ -98,8 +117,19 @@ impl Harness for ZkHarness {
     }
 
     fn supports(&self, fault: Fault) -> bool {
-        // There are no scripts, and no clock decides anything.
-        !matches!(fault, Fault::FlushScripts | Fault::StepClock)
+        match fault {
+            // There are no scripts, no history is kept, a leader cannot be asked to go, what a majority has is
+            // not lost with it, and no setting changes while it runs.
+            Fault::FlushScripts
+            | Fault::Compact
+            | Fault::MoveLeader
+            | Fault::StopReplication
+            | Fault::Reconfigure => false,
+            // No wall clock decides anything; one server is enough to show it.
+            Fault::StepClock => self.members == 1,
+            Fault::Failover => self.members > 1,
+            _ => true,
+        }
     }
 
     fn crosses_processes(&self) -> bool {
@@ -108,11 +138,15 @@ impl Harness for ZkHarness {
 
     fn arena(&self, case: &Case) -> Result<Arena, Missing> {
         let server = if OWN_SERVER.iter().any(|fault| case.injects(*fault)) {
-            self.server()?
+            let stepped = case.injects(Fault::StepClock);
+            self.server_with(|builder| match stepped {
+                true => builder.steppable_clock(),
+                false => builder,
+            })?
         } else {
             self.shared.get_or_init(|| self.server()).clone()?
         };
-        let session = if case.injects(Fault::Kill) {
+        let session = if case.injects(Fault::Kill) || case.injects(Fault::Failover) {
             LONG_SESSION
         } else if case.injects(Fault::Count) {
             COUNTED_SESSION
@@ -316,6 +350,48 @@ impl Faults for ZkFaults {
     async fn resume_server(&self) -> io::Result<()> {
         self.server.resume();
         Ok(())
+    }
+
+    async fn step_clock(&self, seconds: i64) -> io::Result<()> {
+        self.server.set_clock_offset(seconds)
+    }
+
+    async fn kill_session(&self, name: &str, place: usize) -> io::Result<()> {
+        let client = self.client().await?;
+        let queue = format!("/l/{}", escaped(name));
+        let mut nodes = client
+            .list_children(&queue)
+            .await
+            .map_err(io::Error::other)?;
+        // The server's own count, behind the tag.
+        nodes.sort_by_key(|node| node.split_once('-').map(|(_, count)| count.to_owned()));
+        let node = nodes
+            .get(place)
+            .ok_or_else(|| io::Error::other(format!("nobody stands at place {place}")))?;
+        let stat = client.check_stat(&format!("{queue}/{node}")).await;
+        let stat = stat.map_err(io::Error::other)?;
+        let owner = stat.map(|stat| stat.ephemeral_owner);
+        match owner.map(|owner| self.server.kill_session(owner)) {
+            Some(Ok(true)) => Ok(()),
+            Some(Err(error)) => Err(error),
+            _ => Err(io::Error::other("the session has gone by itself")),
+        }
+    }
+
+    /// The one that is killed comes back, and follows.
+    async fn fail_over(&self) -> io::Result<()> {
+        let dead = self.server.await_leader();
+        self.server.member(dead).kill();
+        let _leads = self.server.await_leader();
+        self.server.member(dead).restart();
+        Ok(())
+    }
+
+    async fn witness(&self) -> io::Result<Box<dyn Witness + '_>> {
+        Ok(Box::new(Log {
+            server: Arc::clone(&self.server),
+            root: self.place.root.clone(),
+        }))
     }
 
     fn wire(&self) -> Option<&dyn Wire> {

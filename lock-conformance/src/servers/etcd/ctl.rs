@@ -93,6 +93,13 @@ impl Ctl {
         Ok(leases)
     }
 
+    pub(super) fn leases_of(&self, prefix: &str) -> io::Result<Vec<i64>> {
+        let answer = self.json(&["get", prefix, "--prefix", "--sort-by", "CREATE"])?;
+        let keys = answer["kvs"].as_array().into_iter().flatten();
+        // Left out where there is none.
+        Ok(keys.filter_map(|key| key["lease"].as_i64()).collect())
+    }
+
     pub(super) fn revision(&self) -> io::Result<i64> {
         // Any read tells it.
         let answer = self.json(&["get", "revision", "--keys-only"])?;

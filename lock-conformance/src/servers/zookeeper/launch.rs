@@ -9,7 +9,7 @@ use std::{fs, io};
 
 use super::{session, words};
 use crate::servers::ensemble::Ensemble;
-use crate::servers::error::StartError;
+use crate::servers::error::{StartError, find_faketime};
 use crate::servers::firewall::Identity;
 use crate::servers::member::{Launch, Member};
 use crate::servers::port::free_ports;
@@ -40,7 +40,11 @@ pub(super) struct Settings {
     pub(super) java: Vec<OsString>,
     pub(super) tls: bool,
     pub(super) isolatable: bool,
+    pub(super) steppable: bool,
 }
+
+/// Where a member's clock stands, if it can be set. Relative: a server runs in its own directory.
+pub(super) const CLOCK_FILE: &str = "clock";
 
 /// Members that serve.
 #[derive(Debug)]
@@ -70,7 +74,9 @@ impl Settings {
                 install: INSTALL,
             });
         }
-        let (ensemble, (ports, tls)) = Ensemble::start(self.isolatable, || self.prepare())?;
+        let faketime = self.steppable.then(find_faketime).transpose()?;
+        let (ensemble, (ports, tls)) =
+            Ensemble::start(self.isolatable, || self.prepare(faketime.as_deref()))?;
         Ok(Started {
             ensemble,
             tls_ports: ports.iter().map(|ports| ports.tls).collect(),
@@ -79,7 +85,10 @@ impl Settings {
     }
 
     #[expect(clippy::type_complexity, reason = "used once, a line above")]
-    fn prepare(&self) -> Result<(Vec<Member>, (Vec<Ports>, Option<TlsFiles>)), StartError> {
+    fn prepare(
+        &self,
+        faketime: Option<&Path>,
+    ) -> Result<(Vec<Member>, (Vec<Ports>, Option<TlsFiles>)), StartError> {
         let mut ports = Vec::new();
         let mut processes = Vec::new();
         for _ in 0..self.members {
@@ -98,18 +107,29 @@ impl Settings {
         };
         let members = processes.into_iter().enumerate();
         let members = members
-            .map(|(i, process)| self.member(process, i, &ports))
+            .map(|(i, process)| self.member(process, i, &ports, faketime))
             .collect::<io::Result<_>>()?;
         Ok((members, (ports, tls)))
     }
 
-    fn member(&self, process: ServerProcess, index: usize, ports: &[Ports]) -> io::Result<Member> {
+    fn member(
+        &self,
+        process: ServerProcess,
+        index: usize,
+        ports: &[Ports],
+        faketime: Option<&Path>,
+    ) -> io::Result<Member> {
         let config = self.config_file(index, ports);
         fs::write(process.dir().join("zoo.cfg"), config)?;
         let data = process.dir().join("data");
         fs::create_dir(&data)?;
         fs::write(data.join("myid"), format!("{}\n", index + 1))?;
-        Member::new(process, self.launch(ports[index]))
+        let mut launch = self.launch(ports[index]);
+        if let Some(library) = faketime {
+            crate::faketime::set(&process.dir().join(CLOCK_FILE), 0)?;
+            launch.env = crate::faketime::env(library, CLOCK_FILE).into();
+        }
+        Member::new(process, launch)
     }
 
     fn config_file(&self, index: usize, ports: &[Ports]) -> String {

@@ -16,9 +16,13 @@ const SESSION_TIMEOUT_MS: i32 = 30_000;
 const SUPER_USER: &[u8] = b"super:distlock";
 pub(super) const SUPER_DIGEST: &str = "super:Z+xicx0R17VvNjgJUXrxxXuF0Tw=";
 
+/// How often a session is taken from an owner that takes it back.
+const TAKE_OVERS: usize = 50;
+
 /// Request codes.
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
+const EXISTS: i32 = 3;
 const GET_CHILDREN: i32 = 8;
 const AUTH: i32 = 100;
 const CLOSE: i32 = -11;
@@ -58,11 +62,20 @@ impl Session {
     /// A server derives a session's password from the session's number, in a way that every server of an ensemble
     /// knows and that is the same everywhere; so does this.
     pub(super) fn close_foreign(server: SocketAddr, id: i64) -> io::Result<bool> {
-        match Session::connect(server, id, &password(id)) {
-            Ok(session) => session.close().map(|()| true),
-            Err(error) if is(&error, SESSION_EXPIRED) => Ok(false),
-            Err(error) => Err(error),
+        let mut was_there = false;
+        for _ in 0..TAKE_OVERS {
+            match Session::connect(server, id, &password(id)).and_then(Session::close) {
+                Ok(()) => return Ok(true),
+                Err(error) if is(&error, SESSION_EXPIRED) => return Ok(was_there),
+                // A session has one connection at a time: its owner was faster to take it back. Or the answer was
+                // lost with the connection; then the next attempt is told that there is no such session.
+                Err(error) if is_cut(&error) => was_there = true,
+                Err(error) => return Err(error),
+            }
         }
+        Err(io::Error::other(
+            "the owner takes its session back each time",
+        ))
     }
 
     fn connect(server: SocketAddr, id: i64, password: &[u8]) -> io::Result<Session> {
@@ -135,6 +148,22 @@ impl Session {
         }
     }
 
+    /// What time its server showed when a node was made, since 1970; `None` if there is no such node.
+    pub(super) fn made_at(&mut self, path: &str) -> io::Result<Option<Duration>> {
+        let mut request = Writer::default();
+        request.string(path).bool(false);
+        let answer = match self.call(EXISTS, &request) {
+            Err(error) if is(&error, NO_NODE) => return Ok(None),
+            answer => answer?,
+        };
+        let mut answer = Reader(&answer);
+        let stat = (answer.long(), answer.long(), answer.long());
+        let (_czxid, _mzxid, Some(made_ms)) = stat else {
+            return Err(cut_short());
+        };
+        Ok(u64::try_from(made_ms).ok().map(Duration::from_millis))
+    }
+
     /// Ends the session, so that it does not stand in the server until it expires.
     pub(super) fn close(mut self) -> io::Result<()> {
         self.call(CLOSE, &Writer::default()).map(drop)
@@ -204,6 +233,11 @@ fn is(error: &io::Error, code: i32) -> bool {
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Code>())
         .is_some_and(|inner| inner.0 == code)
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
 fn invalid(why: &str) -> io::Error {
