@@ -438,9 +438,14 @@ impl ZooKeeperBuilder {
     /// # Errors
     /// [`StartError::Missing`] when Java or ZooKeeper is not installed; otherwise why it did not start.
     pub fn try_start(self) -> Result<ZooKeeperServer, StartError> {
-        Ok(ZooKeeperServer {
+        let server = ZooKeeperServer {
             started: self.settings.start()?,
-        })
+        };
+        if self.settings.steppable {
+            // Under libfaketime the first session takes a Java seconds, which no client would wait for.
+            server.set_clock_offset(0)?;
+        }
+        Ok(server)
     }
 }
 

@@ -9,9 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use lock_conformance::fault::jute::request;
 use lock_conformance::fault::{Call, Protocol, Proxy};
-use lock_conformance::servers::{
-    StartError, ZooKeeperBuilder, ZooKeeperServer, missing_is_allowed,
-};
+use lock_conformance::servers::{StartError, ZooKeeperServer, missing_is_allowed};
 use lock_conformance::{
     Arena, Case, Deviation, Fault, Faults, Harness, HeldRequest, Missing, Pace, Wire, Witness,
     async_trait,
@@ -35,13 +33,7 @@ const USER: &str = "app";
 const PASSWORD: &str = "correct horse";
 
 /// What cannot be done to a server that others use, or be seen on it.
-const OWN_SERVER: &[Fault] = &[
-    Fault::Kill,
-    Fault::Pause,
-    Fault::Count,
-    Fault::StepClock,
-    Fault::Failover,
-];
+const OWN_SERVER: &[Fault] = &[Fault::Kill, Fault::Pause, Fault::Count, Fault::Failover];
 
 pub(crate) struct ZkHarness {
     members: usize,
@@ -69,20 +61,13 @@ impl ZkHarness {
     }
 
     fn server(&self) -> Result<Arc<ZooKeeperServer>, Missing> {
-        self.server_with(|builder| builder)
-    }
-
-    fn server_with(
-        &self,
-        settings: impl FnOnce(ZooKeeperBuilder) -> ZooKeeperBuilder,
-    ) -> Result<Arc<ZooKeeperServer>, Missing> {
-        let builder = ZooKeeperServer::builder()
+        let server = ZooKeeperServer::builder()
             .members(self.members)
             // Cases stop all members for some seconds: no reason to elect another leader.
             .config("syncLimit", "50")
             // An empty container is the clients' affair, or counts would not be exact.
-            .java("-Dznode.container.checkIntervalMs=3600000");
-        let server = settings(builder).try_start();
+            .java("-Dznode.container.checkIntervalMs=3600000")
+            .try_start();
         server.map(Arc::new).map_err(|error| Missing {
             what: error.to_string(),
             allowed: matches!(error, StartError::Missing { .. }) && missing_is_allowed("zookeeper"),
@@ -125,8 +110,9 @@ impl Harness for ZkHarness {
             | Fault::MoveLeader
             | Fault::StopReplication
             | Fault::Reconfigure => false,
-            // No wall clock decides anything; one server is enough to show it.
-            Fault::StepClock => self.members == 1,
+            // No wall clock decides anything: the tests of the launcher show that sessions outlive steps of a
+            // day both ways. Under libfaketime a Java is too slow for the sessions of these cases.
+            Fault::StepClock => false,
             Fault::Failover => self.members > 1,
             _ => true,
         }
@@ -138,11 +124,7 @@ impl Harness for ZkHarness {
 
     fn arena(&self, case: &Case) -> Result<Arena, Missing> {
         let server = if OWN_SERVER.iter().any(|fault| case.injects(*fault)) {
-            let stepped = case.injects(Fault::StepClock);
-            self.server_with(|builder| match stepped {
-                true => builder.steppable_clock(),
-                false => builder,
-            })?
+            self.server()?
         } else {
             self.shared.get_or_init(|| self.server()).clone()?
         };
@@ -350,10 +332,6 @@ impl Faults for ZkFaults {
     async fn resume_server(&self) -> io::Result<()> {
         self.server.resume();
         Ok(())
-    }
-
-    async fn step_clock(&self, seconds: i64) -> io::Result<()> {
-        self.server.set_clock_offset(seconds)
     }
 
     async fn kill_session(&self, name: &str, place: usize) -> io::Result<()> {
