@@ -35,11 +35,10 @@ impl Failure {
             | ZkError::Unimplemented
             | ZkError::ReconfigDisabled
             | ZkError::UnexpectedErrorCode(_)
-            | ZkError::UnmarshalError { .. }
             | ZkError::NoHosts
-            | ZkError::BadArguments(_)
-            | ZkError::RuntimeInconsistent => Self::Refused(error),
-            // Of the connection or the session: what was under way may have arrived.
+            | ZkError::BadArguments(_) => Self::Refused(error),
+            // Of the connection or the session, or an answer that cannot be read: what was under way may
+            // have been executed.
             _ => Self::Unknown(Some(error)),
         }
     }
@@ -94,4 +93,30 @@ pub(crate) fn invalid(op: &'static str, detail: impl Into<String>) -> Error {
 pub(crate) fn foreign(op: &'static str) -> Error {
     Error::new(ErrorKind::WrongType, op)
         .with_detail("a node that is nobody's request is among those of this lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_server_has_said_is_a_refusal() {
+        let refused = |error| matches!(Failure::of(error), Failure::Refused(_));
+        assert!(refused(ZkError::NoNode));
+        assert!(refused(ZkError::SessionMoved));
+        assert!(refused(ZkError::UnexpectedErrorCode(-4096)));
+        let unread = ZkError::UnmarshalError {
+            entity: "Stat",
+            reason: &"insufficient buf",
+        };
+        for unknown in [
+            unread,
+            ZkError::ConnectionLoss,
+            ZkError::SessionExpired,
+            ZkError::Timeout,
+            ZkError::RuntimeInconsistent,
+        ] {
+            assert!(!refused(unknown));
+        }
+    }
 }

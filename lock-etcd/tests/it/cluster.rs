@@ -296,9 +296,8 @@ async fn keep_alive_is_not_confirmed_by_a_term_that_only_another_connection_has_
     let sent = calls
         .iter()
         .filter(|call| call.name == "Lease/LeaseKeepAlive");
-    assert_eq!(
-        sent.count(),
-        2,
+    assert!(
+        sent.count() > 1,
         "the first may have been answered by a leader of before"
     );
 }

@@ -187,3 +187,49 @@ async fn uncontended_cycle_is_create_look_and_delete() {
         assert_eq!(calls, wanted);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_that_arrives_at_the_member_which_its_session_has_left_makes_no_node() {
+    let server = ZooKeeperServer::builder().members(3).start();
+    let leader = server.await_leader();
+    let b = client(&server).await;
+    for (left, next) in [
+        (leader, (leader + 1) % 3),
+        ((leader + 1) % 3, (leader + 2) % 3),
+    ] {
+        let [from, to] = [left, next]
+            .map(|member| Proxy::start_with(server.member(member).addr(), Protocol::Jute));
+        to.refuse();
+        let mut context = context();
+        context.op_timeout = ms(1_000);
+        let config = config_of(&[from.addr().port(), to.addr().port()]);
+        let a = eventually(|| async {
+            let connecting = ZkBackend::connect(config.clone(), context.clone());
+            Box::pin(connecting).await.ok()
+        })
+        .await;
+        let warm = claim("n");
+        soon(a.acquire(&warm)).await.expect("granted");
+        assert!(soon(a.release(&warm)).await.expect("answered"));
+        let (one, session) = (claim("n"), a.session_id());
+        from.hold_requests_matching(|message| is_request(message, "create2"));
+        let refused = soon(a.acquire(&one)).await.expect_err("no answer");
+        assert_eq!(refused.kind(), ErrorKind::Indeterminate);
+        from.refuse();
+        to.accept();
+        assert!(!eventually(|| async { a.release(&one).await.ok() }).await);
+        assert_eq!(a.session_id(), session, "it has moved, and goes on");
+        let connected = || {
+            let connections = server.word(left, "cons").expect("the member tells");
+            connections.contains(&format!("sid={session:#x},"))
+        };
+        assert!(connected(), "the way of the late copy");
+        assert!(from.deliver_held() > 0);
+        // The member refuses it by closing that connection.
+        eventually(|| async { (!connected()).then_some(()) }).await;
+        let two = claim("n");
+        hold(&b, &two).await;
+        assert_eq!(lock_nodes(&server).len(), 1, "a ghost");
+        assert!(soon(b.release(&two)).await.expect("answered"));
+    }
+}
