@@ -211,3 +211,18 @@ impl Pages {
             .filter_map(|(_, nonce)| self.holds.get(nonce).map(|entry| Arc::clone(&entry.hold)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_that_was_pushed_twice_is_taken_once() {
+        let book = Book::default();
+        let nonce = Nonce::new();
+        book.ended_early(nonce, LossReason::NotHeld);
+        book.ended_early(nonce, LossReason::Broken);
+        assert_eq!(book.take_early(&nonce), Some(LossReason::Broken));
+        assert_eq!(book.take_early(&nonce), None);
+    }
+}

@@ -365,8 +365,10 @@ impl Line {
             let stale = grant.validity().expires_at() <= self.shared.clock.now();
             let partial = grant.is_provisional() && waiter.lease == Lease::Fixed;
             let nonce = grant.claim().nonce;
-            let doubted = self.shared.book.take_early(&nonce).is_some();
-            if !stale && !partial && !doubted {
+            let doubts = || self.shared.book.take_early(&nonce).is_some();
+            #[cfg(test)]
+            let doubts = || !broken(Sabotage::EarlyEndBelieved) && doubts();
+            if !doubts() && !stale && !partial {
                 return Ok(grant);
             }
             grant = self.ask_about(grant, waiter).await?;

@@ -21,6 +21,8 @@ pub(crate) enum Sabotage {
     LossUntold,
     /// Core: a guard that is dropped does not give the lock back.
     DropForgets,
+    /// Core: what is pushed about a grant that nobody has heard of ends the next one of its nonce.
+    EarlyEndBelieved,
     /// Core: whoever waits in line is not sent away when its time is up.
     DeadlineIgnored,
     /// Backend: validity is counted from the reply.
@@ -42,7 +44,7 @@ pub(crate) enum Sabotage {
 }
 
 impl Sabotage {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::KeeperSleeps,
         Self::FailedRenewalLoses,
         Self::FailedRenewalCounts,
@@ -51,6 +53,7 @@ impl Sabotage {
         Self::LineUnordered,
         Self::LossUntold,
         Self::DropForgets,
+        Self::EarlyEndBelieved,
         Self::DeadlineIgnored,
         Self::ValidityFromReply,
         Self::NoTombstones,
