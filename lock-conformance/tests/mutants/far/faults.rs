@@ -24,7 +24,17 @@ pub(crate) struct FarHarness {
 pub(crate) fn offers(fault: Fault) -> bool {
     !matches!(
         fault,
-        Fault::FlushScripts | Fault::StepClock | Fault::Records
+        Fault::FlushScripts
+            | Fault::StepClock
+            | Fault::Records
+            | Fault::HalfOpen
+            | Fault::KillSession
+            | Fault::Compact
+            | Fault::MoveLeader
+            | Fault::Failover
+            | Fault::StopReplication
+            | Fault::Reconfigure
+            | Fault::Witness
     )
 }
 

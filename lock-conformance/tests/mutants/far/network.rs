@@ -29,6 +29,8 @@ struct State {
     hold_replies: bool,
     drop_replies: bool,
     drop_pushes: bool,
+    /// The request that is lost, counted from the next one; zero when none is.
+    doomed: u64,
 }
 
 impl Network {
@@ -47,9 +49,19 @@ impl Network {
         let trap = self.trap.lock().take_if(|trap| text.contains(&trap.text));
         match trap {
             Some(trap) => trap.hold(request),
-            None if self.state.borrow().black_hole => drop(request),
+            None if self.is_lost() => drop(request),
             None => drop(tokio::spawn(request)),
         }
+    }
+
+    /// Whether the request that comes now never arrives.
+    fn is_lost(&self) -> bool {
+        let mut lost = false;
+        self.state.send_modify(|state| {
+            lost = state.black_hole || state.doomed == 1;
+            state.doomed = state.doomed.saturating_sub(1);
+        });
+        lost
     }
 
     /// Waits until an answer has come through; one that is lost never does.
@@ -103,6 +115,16 @@ impl Wire for Network {
 
     fn drop_pushes(&self, on: bool) {
         self.state.send_modify(|state| state.drop_pushes = on);
+    }
+
+    fn half_open(&self, _: bool) {
+        unreachable!(
+            "clients and server are one process here, and hear of a close at once: not offered"
+        );
+    }
+
+    fn drop_nth_request(&self, nth: u64) {
+        self.state.send_modify(|state| state.doomed = nth);
     }
 }
 
