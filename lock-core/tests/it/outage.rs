@@ -136,6 +136,10 @@ async fn pass_whose_reply_was_lost_leaves_no_ghost_and_the_next_in_line_gets_the
         let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
         let first = locks.mutex("a").acquire().await.expect("free");
         let token = first.token();
+        until("the first task is not counted any more", || async {
+            locks.stats().waiting == 0
+        })
+        .await;
         let next = tokio::spawn({
             let locks = locks.clone();
             async move { locks.mutex("a").acquire().await }
