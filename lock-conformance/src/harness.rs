@@ -216,7 +216,8 @@ pub trait Faults: Send + Sync + 'static {
         absent(Fault::Kill)
     }
 
-    /// Makes the server forget every lock, as a failover to an empty replica would.
+    /// Makes the server forget every lock, as a failover to an empty replica would. Where that can be done
+    /// only at certain moments and none comes, fails with [`io::ErrorKind::TimedOut`].
     async fn wipe(&self) -> io::Result<()> {
         absent(Fault::Wipe)
     }

@@ -222,7 +222,12 @@ impl EtcdFaults {
             }
         };
         let in_time = tokio::time::timeout(TOOLS, stood).await;
-        in_time.unwrap_or_else(|_| Err(io::Error::other("somebody comes and comes")))
+        in_time.unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "somebody comes and comes",
+            ))
+        })
     }
 
     fn mine(&self, keys: Vec<String>) -> Vec<String> {

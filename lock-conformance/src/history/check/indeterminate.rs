@@ -10,17 +10,19 @@ use crate::history::request::{Answer, Request, requests_by_name};
 use crate::history::trouble::Troubles;
 
 /// **P10**: a request whose outcome nobody knows may have won or not, and both histories are good. But
-/// every hold in the backend's own record that no client saw needs such a request to explain it: one
-/// that was told "busy", or that was granted another hold, does not.
+/// every hold in the backend's own record that no client saw needs such a request to explain it. One
+/// that was granted another hold does not; one that was told "busy" explains a hold that has ended, as
+/// of a try that stood in the queue until it was withdrawn and was first for a moment, and none that
+/// still stands.
 ///
 /// # Errors
 /// The first hold that nobody can have asked for.
 pub fn check_indeterminate(events: &[Event], records: &[Record]) -> Result<(), Violation> {
     let troubles = Troubles::of(events);
     let requests = requests_by_name(events);
-    let mut stood: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.what == Stood::Began) {
-        stood.entry(&record.name).or_default().push(record.token);
+    let mut stood: BTreeMap<&str, BTreeMap<u64, Stood>> = BTreeMap::new();
+    for Record { name, token, what } in records {
+        stood.entry(name).or_default().insert(*token, *what);
     }
     let mut seen: BTreeMap<&str, BTreeMap<u64, Duration>> = BTreeMap::new();
     for event in events {
@@ -30,53 +32,72 @@ pub fn check_indeterminate(events: &[Event], records: &[Record]) -> Result<(), V
         }
     }
     let nothing = BTreeMap::new();
-    for (name, tokens) in &mut stood {
+    for (name, tokens) in &stood {
         let Some(requests) = requests.get(name) else {
             continue;
         };
-        tokens.sort_unstable();
         let unseen = unseen(tokens, seen.get(name).unwrap_or(&nothing));
         explained(name, unseen, requests, &troubles)?;
     }
     Ok(())
 }
 
-/// The tokens that no client saw, each behind the time by which it had been asked for: it came before
-/// the next one that a client did see, so that was granted later. The one with the least time first.
-fn unseen(tokens: &[u64], seen: &BTreeMap<u64, Duration>) -> Vec<(Duration, u64)> {
+/// A hold that no client saw.
+struct Unseen {
+    /// By when it had been asked for: it came before the next one that a client did see, so that one
+    /// was granted later.
+    latest: Duration,
+    token: u64,
+    stands: bool,
+}
+
+/// The holds that no client saw, the one with the least time first.
+fn unseen(tokens: &BTreeMap<u64, Stood>, seen: &BTreeMap<u64, Duration>) -> Vec<Unseen> {
     let mut unseen = Vec::new();
     let mut latest = Duration::MAX;
     let mut later = seen.iter().rev().peekable();
-    for token in tokens.iter().rev() {
+    for (token, what) in tokens.iter().rev() {
         while let Some((_, at)) = later.next_if(|(other, _)| *other > token) {
             latest = latest.min(*at);
         }
         if !seen.contains_key(token) {
-            unseen.push((latest, *token));
+            unseen.push(Unseen {
+                latest,
+                token: *token,
+                stands: *what == Stood::Began,
+            });
         }
     }
-    unseen.sort_unstable();
+    unseen.sort_by_key(|hold| (hold.latest, hold.token));
     unseen
 }
 
-/// Whether there is a request for each of the tokens.
+/// Whether there is a request for each of the holds.
 fn explained(
     name: &str,
-    unseen: Vec<(Duration, u64)>,
+    unseen: Vec<Unseen>,
     requests: &[Request<'_>],
     troubles: &Troubles<'_>,
 ) -> Result<(), Violation> {
     let mut open = requests
         .iter()
-        .filter_map(|request| openness(request, troubles).map(|many| (request, many)))
+        .filter_map(|request| openness(request, troubles).map(|open| (request, open)))
         .peekable();
-    let (mut once, mut any) = (0_usize, false);
-    for (used, (latest, token)) in unseen.into_iter().enumerate() {
-        while let Some((_, many)) = open.next_if(|(request, _)| request.asked <= latest) {
-            once += 1;
-            any |= many;
+    let (mut once, mut passing, mut any) = (0_usize, 0_usize, false);
+    for (used, hold) in unseen.into_iter().enumerate() {
+        let Unseen { latest, token, .. } = hold;
+        while let Some((_, open)) = open.next_if(|(request, _)| request.asked <= latest) {
+            match open {
+                Open::Once => once += 1,
+                Open::Passing => passing += 1,
+                Open::Often => any = true,
+            }
         }
-        if used >= once && !any {
+        let explained = match hold.stands {
+            true => once > 0,
+            false => used < once + passing,
+        };
+        if !explained && !any {
             let refused = requests.iter().rev().find(|request| {
                 request.asked <= latest
                     && matches!(request.end, Some((Answer::Refused(Refusal::Busy), _)))
@@ -92,16 +113,25 @@ fn explained(
     Ok(())
 }
 
-/// Whether the request may have won a hold that nobody saw; and if so, whether more than one: a waiter
-/// that something happens to comes back, and may be granted what it does not see each time.
-fn openness(request: &Request<'_>, troubles: &Troubles<'_>) -> Option<bool> {
+/// How many holds that nobody saw a request may have won.
+enum Open {
+    Once,
+    /// One that was taken back by the time it was told "busy", or soon after.
+    Passing,
+    /// A waiter that something happens to comes back, and may be granted what it does not see each time.
+    Often,
+}
+
+/// How many, if any.
+fn openness(request: &Request<'_>, troubles: &Troubles<'_>) -> Option<Open> {
     let end = request.end.map_or(Duration::MAX, |(_, at)| at);
     let disturbed = request.waits
         && (troubles.active(request.asked, end) || troubles.idle(request.who, request.asked, end));
     match request.end {
-        _ if disturbed => Some(true),
-        Some((Answer::Granted(_) | Answer::Refused(Refusal::Busy), _)) => None,
-        None | Some((Answer::Refused(_), _)) => Some(false),
+        _ if disturbed => Some(Open::Often),
+        Some((Answer::Granted(_), _)) => None,
+        Some((Answer::Refused(Refusal::Busy), _)) => Some(Open::Passing),
+        None | Some((Answer::Refused(_), _)) => Some(Open::Once),
     }
 }
 
@@ -125,9 +155,19 @@ mod tests {
     }
 
     #[test]
-    fn request_that_was_told_busy_and_won_is_found() {
+    fn request_that_was_told_busy_and_holds_is_found() {
         let history = tried(0, 10, Refusal::Busy);
-        assert_eq!(violated(check_indeterminate(&history, &WON())), "P10");
+        assert_eq!(violated(check_indeterminate(&history, &[began(1)])), "P10");
+        let open = tried(0, 10, Refusal::Indeterminate);
+        assert_eq!(check_indeterminate(&open, &[began(1)]), Ok(()));
+    }
+
+    #[test]
+    fn try_that_was_first_for_a_moment_when_it_was_withdrawn_is_good_once() {
+        let history = tried(0, 10, Refusal::Busy);
+        assert_eq!(check_indeterminate(&history, &WON()), Ok(()));
+        let twice = [began(1), ended(1), began(2), ended(2)];
+        assert_eq!(violated(check_indeterminate(&history, &twice)), "P10");
     }
 
     #[test]
