@@ -374,7 +374,7 @@ async fn nothing_is_reentrant_by_accident(s: Stand) -> Check {
         owned.try_acquire().await?.is_none(),
         "an owner met a hold without one",
     )?;
-    a.give_up(plain).await?;
+    released_clean(a.give_up(plain).await?)?;
     let held = some(owned.try_acquire().await?, "the lock is free")?;
     ensure(
         a.attempt(&name).await?.is_none(),

@@ -1,5 +1,6 @@
 //! The properties, one module each.
 
+mod calm;
 mod exclusion;
 mod foreign_release;
 mod indeterminate;
@@ -15,6 +16,7 @@ mod validity;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::calm::check_calm;
 pub use self::exclusion::check_exclusion;
 pub use self::foreign_release::check_foreign_release;
 pub use self::indeterminate::check_indeterminate;
@@ -116,6 +118,7 @@ pub fn check_workload(
         check_order(events)?;
     }
     check_progress(events, terms.progress)?;
+    check_calm(events)?;
     check_rest(events)?;
     if let Some(records) = records {
         check_record(events, records)?;

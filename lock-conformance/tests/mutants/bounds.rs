@@ -8,7 +8,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         SaysBusyByAnError,
         "says by an error that a lock is busy",
-        ["R9.01"]
+        ["R9.01", "R9.20"]
     ),
     mutant!(
         HangsInClose,

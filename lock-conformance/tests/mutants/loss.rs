@@ -2,6 +2,9 @@
 
 use tokio::sync::mpsc;
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use crate::prelude::*;
 
 pub(crate) const MUTANTS: &[Mutant] = &[
@@ -42,15 +45,17 @@ impl Bend for BreaksWhateverTheToken {
     }
 }
 
+/// More than core takes steps until it knows of a grant.
+const PUSHES: usize = 50;
+
 /// The way to each client that listens.
 #[derive(Debug, Default)]
-struct PushesFalseLosses(Shared<HashMap<usize, mpsc::Sender<Event>>>);
+struct PushesFalseLosses(Shared<HashMap<usize, mpsc::UnboundedSender<Event>>>);
 
 #[async_trait]
 impl Bend for PushesFalseLosses {
     fn events(&self, real: &Real) -> BoxStream<'static, Event> {
-        // Of one place: what is sent after it is taken only when it has been heard.
-        let (sender, events) = mpsc::channel(1);
+        let (sender, events) = mpsc::unbounded_channel();
         self.0.lock().insert(real.number, sender);
         futures_util::stream::unfold(events, |mut events| async move {
             events.recv().await.map(|event| (event, events))
@@ -59,18 +64,32 @@ impl Bend for PushesFalseLosses {
     }
 
     async fn told(&self, real: &Real, claim: &Claim, grant: Grant) -> Grant {
-        let listener = self.0.lock().get(&real.number).cloned();
-        if let Some(listener) = listener {
+        if let Some(listener) = self.0.lock().get(&real.number).cloned() {
             let nonce = claim.nonce;
-            for event in [
-                Event::Gone { nonce },
-                Event::Reconnected,
-                Event::Reconnected,
-            ] {
-                // A client that is closing does not listen any more.
-                let _ = listener.send(event).await;
-            }
+            // On the client's own thread, beside what it does with the grant: those that come too early
+            // are about a grant that nobody has heard of yet.
+            tokio::spawn(async move {
+                for _ in 0..PUSHES {
+                    step_aside().await;
+                    // A client that is closing does not listen any more.
+                    let _ = listener.send(Event::Gone { nonce });
+                }
+            });
         }
         Grant::new(claim, grant.token(), grant.validity())
     }
+}
+
+/// Lets the other tasks of this thread run. Tokio's own way would also let in what other threads have sent
+/// meanwhile, such as the release that has to come too late.
+async fn step_aside() {
+    let mut stepped = false;
+    poll_fn(|cx| match std::mem::replace(&mut stepped, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }

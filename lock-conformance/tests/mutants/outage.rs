@@ -44,7 +44,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         TakesSilenceForConsent,
         "takes a release for done that is not answered in 200 ms",
-        ["R9.12", "R9.18"]
+        ["R7.30", "R9.12", "R9.18"]
     ),
     mutant!(
         StaysDead,

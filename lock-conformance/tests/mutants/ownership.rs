@@ -6,7 +6,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         ReleasesWhateverTheNonce,
         "releases the hold that there is, whatever the nonce",
-        ["R5.01", "R5.02", "R5.03", "R5.19"],
+        ["R5.01", "R5.02", "R5.03", "R5.19", "R8.16"],
         Behind
     ),
     mutant!(
@@ -49,6 +49,8 @@ struct ReleasesWhateverTheNonce;
 #[async_trait]
 impl Bend for ReleasesWhateverTheNonce {
     async fn release(&self, real: &Real, claim: &Claim) -> Result<bool> {
+        // A slow network: what is sent when a lease ends arrives when the next one holds.
+        real.clock.sleep(Duration::from_millis(100)).await;
         let held = real.release(claim).await?;
         if !held {
             break_any(real, &claim.name).await?;

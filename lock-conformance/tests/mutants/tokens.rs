@@ -11,7 +11,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         ForgetsItsCounter,
         "counts from one again after a lease that ended without a release",
-        ["R2.02", "R2.10"]
+        ["R2.02", "R2.10", "R2.15", "R2.16"]
     ),
     mutant!(
         CountsForEachClient,

@@ -17,13 +17,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         BelievesForEver,
         "grants validities without an end, and pushes no end either",
         [
-            "R3.09", "R4.02", "R4.06", "R4.07", "R4.09", "R4.12", "R4.13", "R5.11"
+            "R3.09", "R4.02", "R4.06", "R4.07", "R4.09", "R4.12", "R4.13", "R4.15", "R5.11"
         ]
     ),
     mutant!(
         RenewsNothing,
         "says that it has extended a lease, and has not",
-        ["R3.10", "R4.14", "R6.04"]
+        ["R3.10", "R4.14", "R6.04", "R6.13"]
     ),
 ];
 

@@ -9,7 +9,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         StepsBehind,
         "lets every second waiter step behind the others when its turn comes",
-        ["R7.02"]
+        ["R7.02", "R7.22"]
     ),
     mutant!(
         OvertakesTheQueue,

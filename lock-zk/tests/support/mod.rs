@@ -319,7 +319,8 @@ impl Faults for ZkFaults {
                 return Ok(());
             }
         }
-        Err(io::Error::other(
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
             "nodes are made faster than they are removed",
         ))
     }
