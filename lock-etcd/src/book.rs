@@ -99,6 +99,8 @@ pub(crate) struct Book {
     orders: mpsc::UnboundedSender<Order>,
     /// Some place is due earlier than before.
     hurry: Notify,
+    /// Wakes whoever renews the leases of waiters.
+    aging: Notify,
 }
 
 impl Book {
@@ -109,6 +111,7 @@ impl Book {
             pages: Mutex::default(),
             orders,
             hurry: Notify::new(),
+            aging: Notify::new(),
         }
     }
 

@@ -21,6 +21,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(250);
 /// How often leases and watches are looked over when nothing is planned.
 const ROUND: Duration = Duration::from_secs(1);
+/// The shortest pause between two such rounds.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a keep-alive is repeated that a change of leaders has made worthless.
 const MOST_REPEATS: u32 = 3;
 
@@ -313,9 +315,13 @@ pub(crate) async fn keep(client: Arc<Client>) {
                 next = next.min(clock.now() + RETRY);
             }
         }
-        clock
-            .sleep_until(next.max(now + Duration::from_millis(10)))
-            .await;
+        // However many begin to wait, they are not looked over more often than this.
+        clock.sleep(LEAST_PAUSE).await;
+        tokio::select! {
+            biased;
+            () = clock.sleep_until(next) => {}
+            () = client.book.lease_waited_on() => {}
+        }
     }
 }
 

@@ -98,8 +98,13 @@ impl Task {
     }
 
     async fn failed(&self, step: &Step, asked: Duration, error: Error) -> Result<(), Failure> {
-        let why = Refusal::from(&error);
+        let why = match (step.ask, Refusal::from(&error)) {
+            // Nobody had answered when the time that was given for all of it was over.
+            (Ask::Within(wait), Refusal::Unavailable) if now() >= asked + wait => Refusal::TimedOut,
+            (_, why) => why,
+        };
         self.saw(step, What::Refused { asked, why });
+        self.saw(step, What::Note(format!("{error:?}")));
         // Whatever is broken, none of these can be its consequence.
         let impossible = [
             ErrorKind::Invalid,

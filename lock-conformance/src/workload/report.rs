@@ -41,7 +41,7 @@ impl Ran {
         let check = |events: &[Event]| check_workload(events, records.as_deref(), &terms);
         if let Err(violation) = check(&events) {
             let shrunken = shrink(&events, &violation, check);
-            let around = around(&events, &violation);
+            let around = around(&events, &violation, &shrunken);
             let broken = Broken {
                 plan,
                 failure: violation.into(),
@@ -65,9 +65,11 @@ impl Ran {
     }
 }
 
-/// The events of the lock in question before and just after the last of the evidence.
-fn around(events: &[Event], violation: &Violation) -> Vec<Event> {
-    let Some(last) = violation.evidence.iter().max_by_key(|event| event.at) else {
+/// The events of the lock in question before and just after the last of the evidence, or of the least
+/// history where something is missing and nothing shows that.
+fn around(events: &[Event], violation: &Violation, shrunken: &[Event]) -> Vec<Event> {
+    let evidence = violation.evidence.iter().max_by_key(|event| event.at);
+    let Some(last) = evidence.or(shrunken.last()) else {
         return Vec::new();
     };
     let near: Vec<&Event> = events

@@ -126,7 +126,14 @@ impl Book {
         let due = wait.due;
         entry.stage = Stage::Waiting(wait);
         entry.claim.progress.report(Reach::Queued);
+        // Its lease may age before those are looked over next.
+        self.aging.notify_one();
         self.hurry_for(pages, due);
+    }
+
+    /// Resolves when a claim has begun to wait since it last did.
+    pub(crate) async fn lease_waited_on(&self) {
+        self.aging.notified().await;
     }
 
     /// What was read about a waiting claim. `ahead` is who is before it, if anybody is. Answers
