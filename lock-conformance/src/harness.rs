@@ -332,7 +332,8 @@ pub trait Faults: Send + Sync + 'static {
     }
 
     /// Ends the session or lease that carries one of the claims on the lock `name`, as an operator or
-    /// the server would: the holder's with `place` 0, the first waiter's with 1.
+    /// the server would: the holder's with `place` 0, the first waiter's with 1. Where nobody stands, fails
+    /// with [`io::ErrorKind::NotFound`].
     async fn kill_session(&self, name: &str, place: usize) -> io::Result<()> {
         let _ = (name, place);
         absent(Fault::KillSession)

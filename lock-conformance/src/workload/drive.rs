@@ -63,11 +63,15 @@ impl Driver {
                 let since = self.recorder().now();
                 let lost = self.faults().wipe().await;
                 self.note(FAULTS, Trouble::DataLost { since });
-                match lost {
-                    // Where nobody has stood for long enough to lose anything, nothing is lost.
-                    Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
-                    lost => lost,
-                }
+                // Where nobody has stood for long enough to lose anything, nothing is lost.
+                unless(io::ErrorKind::TimedOut, lost)
+            }
+            Breakage::EndSession(lock) => {
+                let since = self.recorder().now();
+                let ended = self.faults().kill_session(&self.names[lock], 0).await;
+                // It may have carried more than this lock.
+                self.note(FAULTS, Trouble::DataLost { since });
+                unless(io::ErrorKind::NotFound, ended)
             }
             what => {
                 self.note(FAULTS, Trouble::Began(what.to_string()));
@@ -98,7 +102,12 @@ impl Driver {
             Breakage::HoldReplies => faults.hold_replies(on).await,
             Breakage::DropReplies => faults.drop_replies(on).await,
             Breakage::DropPushes => faults.drop_pushes(on).await,
+            Breakage::HalfOpen => faults.half_open(on).await,
+            Breakage::LoseRequest => faults.drop_nth_request(u64::from(on)).await,
             Breakage::Cut if on => faults.cut().await,
+            Breakage::Compact if on => faults.compact().await,
+            Breakage::MoveLeader if on => faults.move_leader().await,
+            Breakage::Reconfigure if on => faults.reconfigure().await,
             Breakage::FlushScripts if on => faults.flush_scripts().await,
             _ => Ok(()),
         }
@@ -132,5 +141,13 @@ impl Driver {
 
     fn faults(&self) -> &dyn Faults {
         self.stand.faults()
+    }
+}
+
+/// `done`, and no failure where it could not be done for this reason.
+fn unless(kind: io::ErrorKind, done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == kind => Ok(()),
+        done => done,
     }
 }

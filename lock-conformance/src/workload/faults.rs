@@ -17,7 +17,7 @@ pub enum Theme {
     Clients,
     /// The server as well: it is killed, and comes back with its data, or is stopped for a while.
     Server,
-    /// The server forgets every lock: a declared exception.
+    /// The server forgets every lock, or ends the session of one: a declared exception.
     DataLoss,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Theme {
 }
 
 /// What a schedule is drawn from.
-pub(super) const KNOWN: [Fault; 9] = [
+pub(super) const KNOWN: [Fault; 15] = [
     Fault::Kill,
     Fault::Pause,
     Fault::Wipe,
@@ -69,6 +69,12 @@ pub(super) const KNOWN: [Fault; 9] = [
     Fault::DropReplies,
     Fault::DropPushes,
     Fault::FlushScripts,
+    Fault::HalfOpen,
+    Fault::DropRequest,
+    Fault::KillSession,
+    Fault::Compact,
+    Fault::MoveLeader,
+    Fault::Reconfigure,
 ];
 
 const CLIENTS: &[(Fault, Breakage)] = &[
@@ -78,6 +84,8 @@ const CLIENTS: &[(Fault, Breakage)] = &[
     (Fault::DropReplies, Breakage::DropReplies),
     (Fault::DropPushes, Breakage::DropPushes),
     (Fault::FlushScripts, Breakage::FlushScripts),
+    (Fault::HalfOpen, Breakage::HalfOpen),
+    (Fault::DropRequest, Breakage::LoseRequest),
 ];
 
 const SERVER: &[(Fault, Breakage)] = &[
@@ -85,6 +93,9 @@ const SERVER: &[(Fault, Breakage)] = &[
     (Fault::Pause, Breakage::PauseServer),
     (Fault::Cut, Breakage::Cut),
     (Fault::DropReplies, Breakage::DropReplies),
+    (Fault::Compact, Breakage::Compact),
+    (Fault::MoveLeader, Breakage::MoveLeader),
+    (Fault::Reconfigure, Breakage::Reconfigure),
 ];
 
 /// Something that is broken, and made whole again where that takes anything.
@@ -108,6 +119,18 @@ pub enum Breakage {
     DropReplies,
     /// Notifications are thrown away.
     DropPushes,
+    /// The server closes every proxied connection, and clients are not told.
+    HalfOpen,
+    /// The next request, and what is behind it on its connection, never arrives.
+    LoseRequest,
+    /// The server forgets all changes of the past.
+    Compact,
+    /// Another member leads.
+    MoveLeader,
+    /// The server's settings are changed while it runs.
+    Reconfigure,
+    /// The session or lease that holds this lock is ended.
+    EndSession(usize),
     /// This worker process is stopped past its lease.
     PauseWorker(usize),
     /// This worker process is killed.
@@ -145,6 +168,12 @@ impl fmt::Display for Breakage {
             Self::HoldReplies => f.write_str("replies held"),
             Self::DropReplies => f.write_str("replies dropped"),
             Self::DropPushes => f.write_str("notifications dropped"),
+            Self::HalfOpen => f.write_str("connections half-open"),
+            Self::LoseRequest => f.write_str("request lost"),
+            Self::Compact => f.write_str("history compacted"),
+            Self::MoveLeader => f.write_str("leader moved"),
+            Self::Reconfigure => f.write_str("server reconfigured"),
+            Self::EndSession(lock) => write!(f, "session of lock {lock} ended"),
             Self::PauseWorker(worker) => write!(f, "worker {worker} stopped"),
             Self::KillWorker(worker) => write!(f, "worker {worker} killed"),
             Self::Break(lock) => write!(f, "lock {lock} broken"),
@@ -200,6 +229,9 @@ fn possible(draft: &Draft<'_>, kind: Kind, names: usize, clients: &[ClientPlan])
     if setting.theme == Theme::Calm {
         return possible;
     }
+    if setting.theme == Theme::DataLoss && setting.faults.contains(&Fault::KillSession) {
+        possible.extend((0..names.min(2)).map(Breakage::EndSession));
+    }
     // One worker process is left to go on.
     possible.extend((1..workers).map(Breakage::KillWorker));
     possible.extend(pauses);
@@ -219,8 +251,14 @@ fn lasting(draft: &mut Draft<'_>, what: Breakage) -> Duration {
         Breakage::BlackHole
         | Breakage::HoldReplies
         | Breakage::DropReplies
-        | Breakage::DropPushes => draft.ms(100..3000),
+        | Breakage::DropPushes
+        | Breakage::HalfOpen
+        | Breakage::LoseRequest => draft.ms(100..3000),
         Breakage::LoseData
+        | Breakage::EndSession(_)
+        | Breakage::Compact
+        | Breakage::MoveLeader
+        | Breakage::Reconfigure
         | Breakage::FlushScripts
         | Breakage::Cut
         | Breakage::KillWorker(_)

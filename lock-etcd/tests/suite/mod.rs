@@ -271,12 +271,10 @@ impl Faults for EtcdFaults {
         let name = name.replace('%', "%25").replace('/', "%2F");
         let queue = format!("{}/l/{name}/", self.place.prefix);
         let leases = self.server.leases_of(&queue)?;
-        let lease = leases
-            .get(place)
-            .ok_or_else(|| io::Error::other(format!("nobody stands at place {place}")))?;
+        let lease = leases.get(place).ok_or_else(|| nobody(place))?;
         match self.server.revoke(*lease)? {
             true => Ok(()),
-            false => Err(io::Error::other("the lease has gone by itself")),
+            false => Err(nobody(place)),
         }
     }
 
@@ -394,4 +392,9 @@ impl Faults for EtcdFaults {
         }
         backend.close().await.map_err(io::Error::other)
     }
+}
+
+fn nobody(place: usize) -> io::Error {
+    let what = format!("nobody stands at place {place}");
+    io::Error::new(io::ErrorKind::NotFound, what)
 }

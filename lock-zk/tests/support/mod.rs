@@ -338,22 +338,20 @@ impl Faults for ZkFaults {
     async fn kill_session(&self, name: &str, place: usize) -> io::Result<()> {
         let client = self.client().await?;
         let queue = format!("/l/{}", escaped(name));
-        let mut nodes = client
-            .list_children(&queue)
-            .await
-            .map_err(io::Error::other)?;
+        let mut nodes = match client.list_children(&queue).await {
+            Err(zk::Error::NoNode) => Vec::new(),
+            nodes => nodes.map_err(io::Error::other)?,
+        };
         // The server's own count, behind the tag.
         nodes.sort_by_key(|node| node.split_once('-').map(|(_, count)| count.to_owned()));
-        let node = nodes
-            .get(place)
-            .ok_or_else(|| io::Error::other(format!("nobody stands at place {place}")))?;
+        let node = nodes.get(place).ok_or_else(|| nobody(place))?;
         let stat = client.check_stat(&format!("{queue}/{node}")).await;
         let stat = stat.map_err(io::Error::other)?;
         let owner = stat.map(|stat| stat.ephemeral_owner);
         match owner.map(|owner| self.server.kill_session(owner)) {
             Some(Ok(true)) => Ok(()),
             Some(Err(error)) => Err(error),
-            _ => Err(io::Error::other("the session has gone by itself")),
+            _ => Err(nobody(place)),
         }
     }
 
@@ -495,4 +493,9 @@ impl HeldRequest for Held<'_> {
 /// A lock's name as its node is called; names of cases are printable ASCII.
 fn escaped(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")
+}
+
+fn nobody(place: usize) -> io::Error {
+    let what = format!("nobody stands at place {place}");
+    io::Error::new(io::ErrorKind::NotFound, what)
 }

@@ -11,9 +11,9 @@ use crate::history::trouble::Troubles;
 
 /// **P10**: a request whose outcome nobody knows may have won or not, and both histories are good. But
 /// every hold in the backend's own record that no client saw needs such a request to explain it. One
-/// that was granted another hold does not; one that was told "busy" explains a hold that has ended, as
-/// of a try that stood in the queue until it was withdrawn and was first for a moment, and none that
-/// still stands.
+/// that was told "busy" explains a hold that has ended, as of a try that stood in the queue until it was
+/// withdrawn and was first for a moment, and none that still stands. So does one that waited and was
+/// granted another hold: a waiter whose lease a slow server let end while it came first joins again.
 ///
 /// # Errors
 /// The first hold that nobody can have asked for.
@@ -116,7 +116,7 @@ fn explained(
 /// How many holds that nobody saw a request may have won.
 enum Open {
     Once,
-    /// One that was taken back by the time it was told "busy", or soon after.
+    /// One that was taken back before its answer, or soon after.
     Passing,
     /// A waiter that something happens to comes back, and may be granted what it does not see each time.
     Often,
@@ -129,6 +129,7 @@ fn openness(request: &Request<'_>, troubles: &Troubles<'_>) -> Option<Open> {
         && (troubles.active(request.asked, end) || troubles.idle(request.who, request.asked, end));
     match request.end {
         _ if disturbed => Some(Open::Often),
+        Some((Answer::Granted(_), _)) if request.waits => Some(Open::Passing),
         Some((Answer::Granted(_), _)) => None,
         Some((Answer::Refused(Refusal::Busy), _)) => Some(Open::Passing),
         None | Some((Answer::Refused(_), _)) => Some(Open::Once),
@@ -181,10 +182,21 @@ mod tests {
     }
 
     #[test]
-    fn request_that_was_granted_explains_nothing_else() {
-        let history = [asks(0, "a"), granted(0, 10, "a", 2)];
+    fn try_that_was_granted_explains_nothing_else() {
+        let history = [tries(0, "a"), granted(0, 10, "a", 2)];
         let records = [began(1), ended(1), began(2), ended(2)];
         assert_eq!(violated(check_indeterminate(&history, &records)), "P10");
+    }
+
+    #[test]
+    fn waiter_that_was_granted_may_have_been_first_once_before_and_does_not_stand_there_any_more() {
+        let history = [asks(0, "a"), granted(0, 10, "a", 3)];
+        let once = [began(1), ended(1), began(3), ended(3)];
+        assert_eq!(check_indeterminate(&history, &once), Ok(()));
+        let twice = [began(1), ended(1), began(2), ended(2), began(3), ended(3)];
+        assert_eq!(violated(check_indeterminate(&history, &twice)), "P10");
+        let stands = [began(1), began(3), ended(3)];
+        assert_eq!(violated(check_indeterminate(&history, &stands)), "P10");
     }
 
     #[test]
