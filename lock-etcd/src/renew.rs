@@ -309,11 +309,15 @@ pub(crate) async fn keep(client: Arc<Client>) {
             next = next.min(ages_at);
         }
         let renewals = due.iter().map(|(_, lease)| client.extend(lease));
-        for renewed in join_all(renewals).await {
-            if let Err(error) = renewed {
-                tracing::debug!(%error, "the lease of a waiter was not renewed");
-                next = next.min(clock.now() + RETRY);
-            }
+        for (renewed, (_, lease)) in join_all(renewals).await.into_iter().zip(&due) {
+            let again = match renewed {
+                Ok(_) => lease.ages_at(),
+                Err(error) => {
+                    tracing::debug!(%error, "the lease of a waiter was not renewed");
+                    Some(clock.now() + RETRY)
+                }
+            };
+            next = again.map_or(next, |again| next.min(again));
         }
         // However many begin to wait, they are not looked over more often than this.
         clock.sleep(LEAST_PAUSE).await;

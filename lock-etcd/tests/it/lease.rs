@@ -91,6 +91,30 @@ async fn waiter_keeps_its_own_lease_alive_and_a_holder_without_core_does_not() {
 }
 
 #[tokio::test]
+async fn waiter_with_the_shortest_lease_is_never_without_it() {
+    let server = EtcdServer::start();
+    let (one, two) = (client(&server).await, client(&server).await);
+    hold(&one, &claim_for("a", TTL * 3)).await;
+    let shortest = one.capabilities().ttl.expect("leases end").min;
+    let task = queue(&two, &claim_for("a", shortest)).await;
+    let leases = || {
+        let mut leases = counted(server.leases());
+        leases.sort_unstable();
+        leases
+    };
+    let before = leases();
+    // The server looks for leases that have ended twice a second.
+    let clock = lock_core::Clock::system();
+    clock.sleep_until(now() + shortest * 5).await;
+    assert_eq!(
+        leases(),
+        before,
+        "a waiter lost its lease, and its place with it"
+    );
+    task.abort();
+}
+
+#[tokio::test]
 async fn claim_on_an_aged_lease_is_given_at_least_two_thirds_of_its_ttl() {
     let server = EtcdServer::start();
     let one = client(&server).await;
