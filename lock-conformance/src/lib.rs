@@ -45,6 +45,7 @@ pub mod fault;
 mod harness;
 pub mod history;
 mod missing;
+mod program;
 pub mod report;
 pub mod resource;
 mod runner;

@@ -10,7 +10,6 @@ use super::interrupt::Interrupt;
 use crate::case::{Case, Failure, Fault, Need};
 use crate::harness::{Arena, Harness, Missing};
 use crate::history::Recorder;
-use crate::runner::ask_capabilities;
 use crate::stand::Stand;
 use crate::workload::{Kind, Plan, Setting, Tally, Theme, run};
 
@@ -99,9 +98,9 @@ impl Drawn {
     }
 
     async fn play(self, harness: Arc<dyn Harness>, arena: Arena, seed: u64) -> Ended {
-        let capabilities = match ask_capabilities(&arena, self.case).await {
+        let capabilities = match arena.capabilities(self.case).await {
             Ok(capabilities) => capabilities,
-            Err(failure) => return bad(failure),
+            Err(error) => return bad(error.into()),
         };
         let recorder = Recorder::new();
         let stand = Stand::new(*self.case, harness, arena, capabilities, recorder);
