@@ -103,12 +103,17 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
 }
 
 /// Whether the backend's own record is read. A witness is a client of the server too: it sees nothing
-/// of what happens while the server itself is broken.
+/// of what happens while the server itself is broken, and nothing of a past that was compacted.
 fn witnessed(stand: &Stand, plan: &Plan) -> bool {
     let hurts = |fault: &FaultStep| {
         matches!(
             fault.what,
-            Breakage::KillServer | Breakage::PauseServer | Breakage::LoseData
+            Breakage::KillServer
+                | Breakage::PauseServer
+                | Breakage::LoseData
+                | Breakage::Compact
+                | Breakage::MoveLeader
+                | Breakage::Reconfigure
         )
     };
     stand.supports(Fault::Witness) && !plan.faults.iter().any(hurts)
