@@ -189,7 +189,10 @@ impl Suite {
             (Ok(Attempt::Made(Outcome::Skipped(why))), _) => Ending::Skipped(why),
             (Ok(Attempt::Missing(what)), _) => Ending::Missing(what),
             (Err(_), Some(deviation)) => Ending::Deviates(deviation.reason.to_owned()),
-            (Err(failure), None) => Ending::Failed(explain(case, &failure, &recorder)),
+            (Err(failure), None) => {
+                let again = self.harness.again(case).unwrap_or_else(|| command(case));
+                Ending::Failed(explain(case, &failure, &recorder, &again))
+            }
         };
         let took = clock.now().saturating_since(began);
         let result = CaseResult::new(case, ending, took);
@@ -375,7 +378,7 @@ fn panicked(thread: &str) -> Failure {
 }
 
 /// A failure as it is reported: what was seen, the end of the history, and how to see it again.
-fn explain(case: &Case, failure: &Failure, recorder: &Recorder) -> String {
+fn explain(case: &Case, failure: &Failure, recorder: &Recorder, again: &str) -> String {
     let mut text = format!("{}\n{failure}\n", case.title());
     let history = recorder.excerpt(EXCERPT);
     if !history.is_empty() {
@@ -386,7 +389,7 @@ fn explain(case: &Case, failure: &Failure, recorder: &Recorder) -> String {
     if let Some(seed) = failure.seed() {
         text.push_str(&format!("{}={seed} ", crate::workload::SEED));
     }
-    text.push_str(&command(case));
+    text.push_str(again);
     text
 }
 
