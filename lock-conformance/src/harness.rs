@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use lock_core::{ClientOptions, Connect};
+use lock_core::{Capabilities, ClientOptions, Connect, Context, Identity};
 
 use crate::case::{Case, Fault};
 use crate::witness::Witness;
@@ -199,6 +199,15 @@ impl Arena {
     pub fn keeping(mut self, value: impl Any + Send + Sync) -> Self {
         self._keep = Some(Arc::new(value));
         self
+    }
+
+    /// What the backend declares here.
+    pub(crate) async fn capabilities(&self, case: &Case) -> lock_core::Result<Capabilities> {
+        let context = Context::new(Identity::of_this_process(case.id));
+        let backend = (self.connector)().connect(context).await?;
+        let capabilities = backend.capabilities();
+        backend.close().await?;
+        Ok(capabilities)
     }
 }
 

@@ -46,6 +46,7 @@ mod harness;
 pub mod history;
 mod missing;
 mod panics;
+mod program;
 pub mod report;
 pub mod resource;
 mod runner;

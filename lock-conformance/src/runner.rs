@@ -8,13 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use lock_core::{Capabilities, Clock, Context, Identity};
+use lock_core::{Capabilities, Clock};
 
 use crate::case::{Case, Failure, Need, Outcome, Tier, Verdict};
 use crate::cases::{CASES, ENTRIES, Entry};
-use crate::harness::{Arena, Harness, Missing};
+use crate::harness::{Harness, Missing};
 use crate::history::Recorder;
 use crate::panics;
+use crate::program::this_program;
 use crate::report::{CaseResult, Declared, DeclaredDeviation, Ending, Report, SUITE_VERSION, word};
 use crate::stand::Stand;
 use crate::torture::{self, Torture};
@@ -337,7 +338,7 @@ fn on_runtime(
                 runtime.block_on(async {
                     let capabilities = match known {
                         Some(capabilities) => capabilities,
-                        None => asked.insert(ask_capabilities(&arena, &case).await?).clone(),
+                        None => asked.insert(arena.capabilities(&case).await?).clone(),
                     };
                     for need in case.needs {
                         if let Need::Capability(what, has) = need
@@ -363,14 +364,6 @@ fn on_runtime(
         (verdict, _) => verdict,
     };
     (asked, verdict)
-}
-
-pub(crate) async fn ask_capabilities(arena: &Arena, case: &Case) -> Result<Capabilities, Failure> {
-    let context = Context::new(Identity::of_this_process(case.id));
-    let backend = (arena.connector)().connect(context).await?;
-    let capabilities = backend.capabilities();
-    backend.close().await?;
-    Ok(capabilities)
 }
 
 fn panicked(thread: &str) -> Failure {
@@ -404,40 +397,7 @@ fn command(case: &Case) -> String {
     format!("{tier}{program} {dashes}--exact {}", case.title())
 }
 
-/// How this program is called, and whether that is by way of Cargo.
-pub(crate) fn this_program() -> (String, bool) {
-    let program = std::env::args().next().unwrap_or_default();
-    match std::env::var("CARGO_PKG_NAME") {
-        Ok(package) => {
-            let target = target_name(&program);
-            (format!("cargo test -p {package} --test {target}"), true)
-        }
-        Err(_) => (program, false),
-    }
-}
-
-/// The name of a test target, from the file that Cargo made of it: without the hash.
-fn target_name(program: &str) -> &str {
-    let file = program.rsplit('/').next().unwrap_or(program);
-    match file.rsplit_once('-') {
-        Some((name, hash)) if hash.len() == 16 => name,
-        _ => file,
-    }
-}
-
 #[expect(clippy::print_stderr, reason = "the end of a test program's report")]
 fn say(text: &str) {
     eprintln!("{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn target_is_named_without_its_hash() {
-        let program = "/t/debug/deps/conformance-0123456789abcdef";
-        assert_eq!(target_name(program), "conformance");
-        assert_eq!(target_name("lock-ctl"), "lock-ctl");
-    }
 }

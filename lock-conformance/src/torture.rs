@@ -20,7 +20,7 @@ use self::interrupt::Interrupt;
 use self::round::Ended;
 use self::summary::Summary;
 use crate::harness::Harness;
-use crate::runner::this_program;
+use crate::program::this_program;
 use crate::workload::Plan;
 
 const MINUTES: &str = "LOCK_TORTURE_MINUTES";

@@ -6,6 +6,7 @@
 //! [`check_workload`](crate::history::check_workload) says whether it can be. A [`Kind`] is one way to
 //! load a lock.
 
+mod draft;
 mod drive;
 mod faults;
 mod kind;
@@ -14,12 +15,17 @@ mod perform;
 mod plan;
 mod report;
 mod run;
+mod script;
 mod stall;
+mod theme;
 
-pub use self::faults::{Breakage, FaultStep, Theme};
+pub use self::draft::Setting;
+pub use self::faults::{Breakage, FaultStep};
 pub use self::kind::Kind;
 pub(crate) use self::perform::{Performer, Sink};
-pub use self::plan::{Ask, ClientPlan, Leave, Place, Plan, Script, Setting, Step, Work};
+pub use self::plan::Plan;
 pub(crate) use self::report::Tally;
 pub(crate) use self::run::{SEED, run, seed};
+pub use self::script::{Ask, ClientPlan, Leave, Place, Script, Step, Work};
 pub(crate) use self::stall::watch_for_stalls;
+pub use self::theme::Theme;

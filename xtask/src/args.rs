@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
-
-use crate::torture::Backend;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// Project automation.
 #[derive(Debug, Parser)]
@@ -74,4 +72,14 @@ pub(crate) struct SimulateArgs {
     /// For how long new schedules are tried; 0 is for ever
     #[arg(long, default_value_t = 10)]
     pub(crate) minutes: u64,
+}
+
+/// What there is to torture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Backend {
+    Memory,
+    File,
+    Redis,
+    Etcd,
+    Zookeeper,
 }

@@ -10,32 +10,19 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::args::TortureArgs;
+use crate::args::{Backend, TortureArgs};
 use crate::workspace::Workspace;
 
-/// What there is to torture.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Backend {
-    Memory,
-    File,
-    Redis,
-    Etcd,
-    Zookeeper,
-}
-
-impl Backend {
-    /// The package, and its test target that is the suite.
-    const fn suite(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Memory => ("lock-conformance", "memory"),
-            Self::File => ("lock-file", "conformance"),
-            Self::Redis => ("lock-redis", "conformance"),
-            Self::Etcd => ("lock-etcd", "conformance"),
-            Self::Zookeeper => ("lock-zk", "conformance"),
-        }
+/// The package, and its test target that is the suite.
+const fn suite(backend: Backend) -> (&'static str, &'static str) {
+    match backend {
+        Backend::Memory => ("lock-conformance", "memory"),
+        Backend::File => ("lock-file", "conformance"),
+        Backend::Redis => ("lock-redis", "conformance"),
+        Backend::Etcd => ("lock-etcd", "conformance"),
+        Backend::Zookeeper => ("lock-zk", "conformance"),
     }
 }
 
@@ -44,7 +31,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TortureArgs) -> Result<bool> {
     if args.minutes.is_none() && args.rounds.is_none() {
         bail!("how long? give --minutes, or --rounds");
     }
-    let (package, target) = args.backend.suite();
+    let (package, target) = suite(args.backend);
     let program = build(workspace, package, target)?;
     let mut command = Command::new(program);
     // What the program calls itself in the command that plays a round again.

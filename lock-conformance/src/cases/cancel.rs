@@ -389,17 +389,18 @@ async fn grant_that_arrives_when_its_caller_has_gone_is_given_back(s: Stand) -> 
     let (a, b) = (s.proxied_client().await?, s.client().await?);
     let name = s.name("n");
     s.faults().hold_replies(true).await?;
-    let trying = tokio::spawn({
+    // Not a try: that may look first, and ask only when it has seen something.
+    let asking = tokio::spawn({
         let (a, name) = (a.clone(), name.clone());
-        async move { drop(a.attempt(&name).await) }
+        async move { drop(a.hold(&name).await) }
     });
     s.until_state(&b, &name, "granted by the server", |state| {
         state.holders.len() == 1
     })
     .await?;
-    trying.abort();
+    asking.abort();
     // Its future is dropped before its answer comes.
-    ensure(trying.await.is_err(), "a try ended without its answer")?;
+    ensure(asking.await.is_err(), "a request ended without its answer")?;
     s.faults().hold_replies(false).await?;
     s.at_rest(&name).await?;
     s.until_idle(&a).await

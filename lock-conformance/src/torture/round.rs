@@ -11,7 +11,6 @@ use crate::case::{Case, Failure, Fault, Need};
 use crate::harness::{Arena, Harness, Missing};
 use crate::history::Recorder;
 use crate::panics;
-use crate::runner::ask_capabilities;
 use crate::stand::Stand;
 use crate::workload::{Kind, Plan, Setting, Tally, Theme, run};
 
@@ -120,9 +119,9 @@ impl Drawn {
     }
 
     async fn play(self, harness: Arc<dyn Harness>, arena: Arena, seed: u64) -> Ended {
-        let capabilities = match ask_capabilities(&arena, self.case).await {
+        let capabilities = match arena.capabilities(self.case).await {
             Ok(capabilities) => capabilities,
-            Err(failure) => return bad(failure),
+            Err(error) => return bad(error.into()),
         };
         let recorder = Recorder::new();
         let stand = Stand::new(*self.case, harness, arena, capabilities, recorder);

@@ -3,79 +3,21 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::draft::Draft;
 use super::kind::Kind;
-use super::plan::{ClientPlan, Draft, Place};
+use super::script::{ClientPlan, Place};
+use super::theme::Theme;
 use crate::case::Fault;
 
-/// Which kind of fault a run has. They are not mixed at will: a loss of data suspends other promises
-/// than a cut connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Theme {
-    /// Nothing is broken but what the workload itself is about.
-    Calm,
-    /// Clients: their connections, their processes, and holds by operators.
-    Clients,
-    /// The server as well: it is killed, and comes back with its data, or is stopped for a while.
-    Server,
-    /// The server forgets every lock, or ends the session of one: a declared exception.
-    DataLoss,
-}
-
-impl Theme {
-    /// All there are.
-    pub const ALL: [Self; 4] = [Self::Calm, Self::Clients, Self::Server, Self::DataLoss];
-
-    /// What belongs to it, besides the processes.
-    const fn breakages(self) -> &'static [(Fault, Breakage)] {
-        match self {
-            Self::Calm => &[],
-            Self::Clients => CLIENTS,
-            Self::Server => SERVER,
-            Self::DataLoss => &[(Fault::Wipe, Breakage::LoseData)],
-        }
-    }
-
-    /// Whether there is anything to break under this theme, if there are the faults that `has` says.
-    #[must_use]
-    pub fn is_possible(self, has: impl Fn(Fault) -> bool) -> bool {
-        match self {
-            // Holds can be broken and processes killed without a fault hook.
-            Self::Calm | Self::Clients => true,
-            Self::Server => has(Fault::Kill) && has(Fault::Pause),
-            Self::DataLoss => has(Fault::Wipe),
-        }
+/// What belongs to a theme, besides the processes.
+const fn breakages(theme: Theme) -> &'static [(Fault, Breakage)] {
+    match theme {
+        Theme::Calm => &[],
+        Theme::Clients => CLIENTS,
+        Theme::Server => SERVER,
+        Theme::DataLoss => &[(Fault::Wipe, Breakage::LoseData)],
     }
 }
-
-impl fmt::Display for Theme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Calm => "calm",
-            Self::Clients => "clients",
-            Self::Server => "server",
-            Self::DataLoss => "data loss",
-        })
-    }
-}
-
-/// What a schedule is drawn from.
-pub(super) const KNOWN: [Fault; 15] = [
-    Fault::Kill,
-    Fault::Pause,
-    Fault::Wipe,
-    Fault::Cut,
-    Fault::BlackHole,
-    Fault::HoldReplies,
-    Fault::DropReplies,
-    Fault::DropPushes,
-    Fault::FlushScripts,
-    Fault::HalfOpen,
-    Fault::DropRequest,
-    Fault::KillSession,
-    Fault::Compact,
-    Fault::MoveLeader,
-    Fault::Reconfigure,
-];
 
 const CLIENTS: &[(Fault, Breakage)] = &[
     (Fault::Cut, Breakage::Cut),
@@ -221,7 +163,7 @@ fn possible(draft: &Draft<'_>, kind: Kind, names: usize, clients: &[ClientPlan])
     if kind == Kind::Paused && setting.theme == Theme::Calm {
         return pauses.collect();
     }
-    let of_the_theme = setting.theme.breakages().iter();
+    let of_the_theme = breakages(setting.theme).iter();
     let mut possible: Vec<Breakage> = of_the_theme
         .filter(|(fault, _)| setting.faults.contains(fault))
         .map(|(_, breakage)| *breakage)

@@ -11,7 +11,8 @@ mod tries;
 
 use std::fmt;
 
-use super::plan::{ClientPlan, Draft};
+use super::draft::Draft;
+use super::script::ClientPlan;
 
 /// A way to load locks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -51,7 +51,17 @@ pub(super) async fn look_at_rest(locks: &Locks, name: &str, within: Duration, re
             _ => tokio::time::sleep(REST).await,
         }
     };
-    let free = holders == 0 && can_be_had(locks, name, recorder).await;
+    let free = loop {
+        if holders > 0 || waiters > 0 {
+            break false;
+        }
+        match can_be_had(locks, name, recorder).await {
+            Some(free) => break free,
+            // No answer on a busy machine is none about the lock.
+            None if recorder.now() < until => tokio::time::sleep(REST).await,
+            None => break false,
+        }
+    };
     let rest = What::Rest {
         holders,
         waiters,
@@ -60,7 +70,8 @@ pub(super) async fn look_at_rest(locks: &Locks, name: &str, within: Duration, re
     recorder.record(SUITE, name, rest);
 }
 
-async fn can_be_had(locks: &Locks, name: &str, recorder: &Recorder) -> bool {
+/// Whether the lock could be had; `None` without an answer.
+async fn can_be_had(locks: &Locks, name: &str, recorder: &Recorder) -> Option<bool> {
     let asked = recorder.now();
     recorder.add(Event {
         at: asked,
@@ -76,12 +87,12 @@ async fn can_be_had(locks: &Locks, name: &str, recorder: &Recorder) -> bool {
             saw(What::Releasing { token });
             let how = Left::from(&guard.release().await);
             saw(What::Released { token, how });
-            true
+            Some(true)
         }
-        Ok(None) => false,
+        Ok(None) => Some(false),
         Err(error) => {
             saw(What::Note(format!("{error:?}")));
-            false
+            None
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lock_core::{Clock, Error, ErrorKind, Guard, Locks, LossReason, Result as LockResult};
 use tokio::sync::watch;
 
-use super::plan::{Ask, Leave, Script, Step, Work};
+use super::script::{Ask, Leave, Script, Step, Work};
 use crate::case::Failure;
 use crate::history::{Event, Left, Loss, Refusal, What};
 use crate::resource::ResourceClient;

@@ -15,7 +15,8 @@ use super::faults::{Breakage, FaultStep};
 use super::kind::Kind;
 use super::look::{SUITE, look_at_rest, watch_queue};
 use super::perform::{Performer, Sink};
-use super::plan::{ClientPlan, Place, Plan};
+use super::plan::Plan;
+use super::script::{ClientPlan, Place};
 use super::stall::{STALL, watch_for_stalls};
 use crate::case::{Failure, Fault};
 use crate::history::{Event, Record, Terms};
@@ -102,12 +103,17 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
 }
 
 /// Whether the backend's own record is read. A witness is a client of the server too: it sees nothing
-/// of what happens while the server itself is broken.
+/// of what happens while the server itself is broken, and nothing of a past that was compacted.
 fn witnessed(stand: &Stand, plan: &Plan) -> bool {
     let hurts = |fault: &FaultStep| {
         matches!(
             fault.what,
-            Breakage::KillServer | Breakage::PauseServer | Breakage::LoseData
+            Breakage::KillServer
+                | Breakage::PauseServer
+                | Breakage::LoseData
+                | Breakage::Compact
+                | Breakage::MoveLeader
+                | Breakage::Reconfigure
         )
     };
     stand.supports(Fault::Witness) && !plan.faults.iter().any(hurts)

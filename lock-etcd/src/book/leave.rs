@@ -97,6 +97,9 @@ impl Book {
     pub(crate) fn replaced(&self, waiting: Nonce, next: Nonce, now: BootInstant) {
         let mut pages = self.lock();
         let Some(mut old) = pages.entries.remove(&waiting) else {
+            drop(pages);
+            // It was given up meanwhile, and the key that now served both of them with it.
+            self.not_replaced(next, true);
             return;
         };
         let stage = std::mem::replace(&mut old.stage, Stage::Over);

@@ -326,6 +326,28 @@ fn claim_that_takes_the_place_of_one_that_has_failed_fails_as_well() {
 }
 
 #[test]
+fn claim_that_takes_the_place_of_one_that_was_given_up_meanwhile_is_given_up_as_well() {
+    let f = Fixture::new();
+    let (waiting, next) = (f.waiting(true), Fixture::claim());
+    let lease = f.leases.shared(10).lease;
+    assert!(
+        f.book
+            .begin_replacing(waiting.nonce, &next, lease)
+            .is_some()
+    );
+    assert!(matches!(
+        f.book.leaving(waiting.nonce, f.now()),
+        Leaving::Delete { .. }
+    ));
+    f.book.left(waiting.nonce);
+    f.book.replaced(waiting.nonce, next.nonce, f.now());
+    assert!(matches!(
+        f.book.leaving(next.nonce, f.now()),
+        Leaving::Nothing
+    ));
+}
+
+#[test]
 fn fixed_claim_that_waited_is_granted_provisionally() {
     let f = Fixture::new();
     let claim = Fixture::claim().with_lease(Keeping::Fixed);

@@ -1,6 +1,7 @@
 //! The exclusive counter: everybody waits for one lock, and adds one behind it.
 
-use crate::workload::plan::{ClientPlan, Draft, Work};
+use crate::workload::draft::Draft;
+use crate::workload::script::{ClientPlan, Work};
 
 pub(super) fn clients(draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
     let names = draft.names(1);

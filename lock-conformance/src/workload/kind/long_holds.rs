@@ -1,6 +1,7 @@
 //! Holds that last for several leases: renewal, and waiters that stay in the queue for long.
 
-use crate::workload::plan::{Ask, ClientPlan, Draft, Work};
+use crate::workload::draft::Draft;
+use crate::workload::script::{Ask, ClientPlan, Work};
 
 pub(super) fn clients(draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
     let count = draft.rng.usize(2..=4);

@@ -1,6 +1,7 @@
 //! Many locks: what one is asked for must not touch another.
 
-use crate::workload::plan::{Ask, ClientPlan, Draft, Work};
+use crate::workload::draft::Draft;
+use crate::workload::script::{Ask, ClientPlan, Work};
 
 pub(super) fn clients(draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
     let count = draft.rng.usize(20..=40);

@@ -1,7 +1,8 @@
 //! Holders that are stopped past their lease: worker processes by signals, which the schedule of
 //! faults sends, and tasks by leases that end while they think.
 
-use crate::workload::plan::{ClientPlan, Draft, Work};
+use crate::workload::draft::Draft;
+use crate::workload::script::{ClientPlan, Work};
 
 pub(super) fn clients(draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
     let names = draft.names(1);

@@ -1,7 +1,8 @@
 //! Queue order: every client has one task, so that its place in the backend's queue is its own, and
 //! holds are long enough for a look at the queue.
 
-use crate::workload::plan::{Ask, ClientPlan, Draft, Work};
+use crate::workload::draft::Draft;
+use crate::workload::script::{Ask, ClientPlan, Work};
 
 pub(super) fn clients(draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
     let names = draft.names(1);

@@ -1,6 +1,7 @@
 //! The fenced register: some writers come after their lease has ended, and others have written since.
 
-use crate::workload::plan::{ClientPlan, Draft, Work};
+use crate::workload::draft::Draft;
+use crate::workload::script::{ClientPlan, Work};
 
 pub(super) fn clients(draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
     let names = draft.names(2);

@@ -1,6 +1,7 @@
 //! Waits that end at any moment: by their deadline, or because whoever asked has gone.
 
-use crate::workload::plan::{Ask, ClientPlan, Draft};
+use crate::workload::draft::Draft;
+use crate::workload::script::{Ask, ClientPlan};
 
 pub(super) fn clients(draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
     let count = draft.rng.usize(1..=2);
