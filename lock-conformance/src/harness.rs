@@ -54,6 +54,13 @@ pub trait Harness: Send + Sync + 'static {
         let _ = spec;
         None
     }
+
+    /// The command that runs this case alone, for a failure to print; `None` for the usual one of a program
+    /// made by [`main!`](crate::main).
+    fn again(&self, case: &Case) -> Option<String> {
+        let _ = case;
+        None
+    }
 }
 
 /// How fast a backend can be driven.

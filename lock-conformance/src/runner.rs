@@ -1,6 +1,5 @@
 //! Runs cases: each on a runtime of its own, with a deadline, and with its history when it fails.
 
-use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,6 +14,7 @@ use crate::case::{Case, Failure, Need, Outcome, Tier, Verdict};
 use crate::cases::{CASES, ENTRIES, Entry};
 use crate::harness::{Harness, Missing};
 use crate::history::Recorder;
+use crate::panics;
 use crate::program::this_program;
 use crate::report::{CaseResult, Declared, DeclaredDeviation, Ending, Report, SUITE_VERSION, word};
 use crate::stand::Stand;
@@ -79,6 +79,13 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
         && let Err(error) = report.write(Path::new(&dir))
     {
         say(&format!("the report cannot be written to {dir:?}: {error}"));
+        return ExitCode::FAILURE;
+    }
+    let elsewhere = panics::elsewhere();
+    if elsewhere > 0 {
+        say(&format!(
+            "{elsewhere} panics on threads of no case, such as those of clients; they are shown above"
+        ));
         return ExitCode::FAILURE;
     }
     let selected = args.filter.is_some() || !args.skip.is_empty();
@@ -149,7 +156,7 @@ struct Suite {
 
 impl Suite {
     fn new(harness: Arc<dyn Harness>) -> Self {
-        remember_panics();
+        panics::remember();
         Self {
             harness,
             capabilities: OnceLock::new(),
@@ -183,7 +190,10 @@ impl Suite {
             (Ok(Attempt::Made(Outcome::Skipped(why))), _) => Ending::Skipped(why),
             (Ok(Attempt::Missing(what)), _) => Ending::Missing(what),
             (Err(_), Some(deviation)) => Ending::Deviates(deviation.reason.to_owned()),
-            (Err(failure), None) => Ending::Failed(explain(case, &failure, &recorder)),
+            (Err(failure), None) => {
+                let again = self.harness.again(case).unwrap_or_else(|| command(case));
+                Ending::Failed(explain(case, &failure, &recorder, &again))
+            }
         };
         let took = clock.now().saturating_since(began);
         let result = CaseResult::new(case, ending, took);
@@ -263,12 +273,11 @@ impl Suite {
         let (done, outcome) = mpsc::channel();
         let harness = Arc::clone(&self.harness);
         let known = self.capabilities.get().cloned();
-        let thread = thread::Builder::new()
-            .name(thread_name(&case))
-            .spawn(move || {
-                // The suite may have stopped waiting: then this case has failed already.
-                let _ = done.send(on_runtime(entry, harness, known, recorder));
-            });
+        let name = panics::thread_name(case.id);
+        let thread = thread::Builder::new().name(name.clone()).spawn(move || {
+            // The suite may have stopped waiting: then this case has failed already.
+            let _ = done.send(on_runtime(entry, &name, harness, known, recorder));
+        });
         if let Err(error) = thread {
             return Err(error.into());
         }
@@ -294,20 +303,17 @@ fn undeclared(harness: &str, what: &str) -> String {
     format!("{harness} does not declare {what}")
 }
 
-fn thread_name(case: &Case) -> String {
-    format!("case {}", case.id)
-}
-
 /// Runs the case to its end, and answers the capabilities too if they had to be asked for.
 fn on_runtime(
     Entry { case, run }: Entry,
+    thread: &str,
     harness: Arc<dyn Harness>,
     known: Option<Capabilities>,
     recorder: Recorder,
 ) -> (Option<Capabilities>, Result<Attempt, Failure>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_name(thread_name(&case))
+        .thread_name(thread)
         .enable_all()
         .build();
     let runtime = match runtime {
@@ -321,7 +327,7 @@ fn on_runtime(
     };
     let mut asked = None;
     let verdict = match arena {
-        Err(_) => Err(panicked(&case)),
+        Err(_) => Err(panicked(thread)),
         Ok(Err(Missing {
             what,
             allowed: true,
@@ -347,46 +353,25 @@ fn on_runtime(
                 })
             });
             let verdict: Verdict =
-                panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked(&case)));
+                panic::catch_unwind(work).unwrap_or_else(|_| Err(panicked(thread)));
             verdict.map(Attempt::Made)
         }
     };
     runtime.shutdown_timeout(WIND_DOWN);
+    let verdict = match (verdict, panics::take(thread)) {
+        // Nobody waited for that task: what it should have done did not show.
+        (Ok(_), Some(said)) => Err(Failure::new(format!("in the background, {said}"))),
+        (verdict, _) => verdict,
+    };
     (asked, verdict)
 }
 
-/// What the last panic on a case's threads said.
-static PANICS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
-
-/// Keeps what panics on the threads of cases say, for their reports; all others are shown as ever.
-fn remember_panics() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            let thread = thread::current();
-            match thread.name().filter(|name| name.starts_with("case ")) {
-                Some(name) => {
-                    let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
-                    let panics = panics.get_or_insert_default();
-                    panics.insert(name.to_owned(), info.to_string());
-                }
-                None => usual(info),
-            }
-        }));
-    });
-}
-
-fn panicked(case: &Case) -> Failure {
-    let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = panics
-        .as_mut()
-        .and_then(|panics| panics.remove(&thread_name(case)));
-    Failure::new(said.unwrap_or_else(|| "it panicked".to_owned()))
+fn panicked(thread: &str) -> Failure {
+    Failure::new(panics::take(thread).unwrap_or_else(|| "it panicked".to_owned()))
 }
 
 /// A failure as it is reported: what was seen, the end of the history, and how to see it again.
-fn explain(case: &Case, failure: &Failure, recorder: &Recorder) -> String {
+fn explain(case: &Case, failure: &Failure, recorder: &Recorder, again: &str) -> String {
     let mut text = format!("{}\n{failure}\n", case.title());
     let history = recorder.excerpt(EXCERPT);
     if !history.is_empty() {
@@ -397,7 +382,7 @@ fn explain(case: &Case, failure: &Failure, recorder: &Recorder) -> String {
     if let Some(seed) = failure.seed() {
         text.push_str(&format!("{}={seed} ", crate::workload::SEED));
     }
-    text.push_str(&command(case));
+    text.push_str(again);
     text
 }
 

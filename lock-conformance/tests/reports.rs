@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use lock_conformance::{Arena, Case, Harness, Missing, Pace, Report, run_as_test};
@@ -12,7 +12,8 @@ use lock_core::MemoryStore;
 /// Tells this program to be the one under test.
 const KIND: &str = "LOCK_CONFORMANCE_REPORTS_OF";
 
-/// Memory that keeps the contract, memory that every client has for itself, and no memory at all.
+/// Memory that keeps the contract, memory that every client has for itself, no memory at all, and memory
+/// beside which something panics: a task of the case's runtime, or a thread.
 struct Memory(String);
 
 impl Harness for Memory {
@@ -31,9 +32,17 @@ impl Harness for Memory {
                 allowed: true,
             }),
             "broken" => Ok(Arena::new(|| Box::new(MemoryStore::new()))),
-            _ => {
+            kind => {
+                let panics: fn() = match kind {
+                    "panicking-task" => || drop(tokio::spawn(async { panic!("on purpose") })),
+                    "panicking-thread" => || drop(thread::spawn(|| panic!("on purpose")).join()),
+                    _ => || {},
+                };
                 let store = MemoryStore::new();
-                Ok(Arena::new(move || Box::new(store.clone())))
+                Ok(Arena::new(move || {
+                    panics();
+                    Box::new(store.clone())
+                }))
             }
         }
     }
@@ -43,11 +52,15 @@ fn main() -> ExitCode {
     if let Ok(kind) = env::var(KIND) {
         return run_as_test(Memory(kind));
     }
-    let tests: [(&str, fn()); 4] = [
+    let tests: [(&str, fn()); 5] = [
         ("failures_are_reported_too", failures_are_reported_too),
         ("part_is_reported_as_a_part", part_is_reported_as_a_part),
         ("absent_server_is_reported", absent_server_is_reported),
         ("lost_report_is_a_failure", lost_report_is_a_failure),
+        (
+            "panic_that_nobody_waits_for_is_a_failure",
+            panic_that_nobody_waits_for_is_a_failure,
+        ),
     ];
     let trials = tests.map(|(name, test)| {
         Trial::test(name, move || {
@@ -87,6 +100,16 @@ fn lost_report_is_a_failure() {
     assert!(!output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("the report cannot be written"), "{said}");
+}
+
+fn panic_that_nobody_waits_for_is_a_failure() {
+    for kind in ["panicking-task", "panicking-thread"] {
+        let (output, _) = reported(kind, "R2.01");
+        assert!(!output.status.success(), "{kind}: {output:?}");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("on purpose"), "{kind}: {said}");
+    }
 }
 
 /// Runs the cases that fit, and reads the report.

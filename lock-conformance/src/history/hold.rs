@@ -20,6 +20,8 @@ pub(super) struct Hold<'a> {
     pub(super) releasing: Option<Duration>,
     pub(super) left: Option<(&'a Left, &'a Event)>,
     pub(super) lost: Option<(Loss, &'a Event)>,
+    /// The first check that said that it may not act any more, if it had not been told of a loss by then.
+    pub(super) doubted: Option<&'a Event>,
     /// From when on a declared exception may have taken it: a loss of data, a break.
     pub(super) undone: Option<Duration>,
 }
@@ -110,6 +112,7 @@ pub(super) fn holds_by_name<'a>(
                 releasing: None,
                 left: None,
                 lost: None,
+                doubted: None,
                 undone: troubles.undone(&event.name, token, asked),
             });
         }
@@ -138,6 +141,9 @@ fn take_in<'a>(hold: &mut Hold<'a>, event: &'a Event) {
         What::Checked {
             began, valid: true, ..
         } => hold.confirmed = hold.confirmed.max(*began),
+        What::Checked { valid: false, .. } if hold.lost.is_none() => {
+            hold.doubted = hold.doubted.or(Some(event));
+        }
         What::Releasing { .. } => hold.releasing = hold.releasing.or(Some(event.at)),
         What::Released { how, .. } => hold.left = Some((how, event)),
         What::Lost { why, .. } => hold.lost = hold.lost.or(Some((*why, event))),

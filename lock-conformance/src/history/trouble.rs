@@ -30,20 +30,21 @@ impl<'a> Troubles<'a> {
                 continue;
             };
             let (who, at) = (event.process(), event.at);
+            // Who is killed while it is paused does not come back either.
+            let paused_since = match trouble {
+                Trouble::Resumed | Trouble::Killed => paused.remove(who),
+                _ => None,
+            };
+            if let Some(from) = paused_since {
+                troubles.idle.entry(who).or_default().push((from, at));
+            }
             match trouble {
                 Trouble::Paused => drop(paused.insert(who, at)),
-                Trouble::Resumed => {
-                    if let Some(from) = paused.remove(who) {
-                        troubles.idle.entry(who).or_default().push((from, at));
-                    }
-                }
+                Trouble::Resumed => {}
                 Trouble::Stalled { since } => {
                     troubles.idle.entry(who).or_default().push((*since, at));
                 }
-                Trouble::Killed => {
-                    paused.remove(who);
-                    troubles.killed.entry(who).or_insert(at);
-                }
+                Trouble::Killed => drop(troubles.killed.entry(who).or_insert(at)),
                 Trouble::DataLost { since } => troubles.losses.push((*since, at)),
                 Trouble::Broke { token, since } => {
                     let broke = troubles.breaks.entry((&event.name, *token));
@@ -58,13 +59,24 @@ impl<'a> Troubles<'a> {
                     }
                     broken += 1;
                 }
-                Trouble::Healed(_) | Trouble::Resumed => {
+                Trouble::Healed(_) => {
                     broken = broken.saturating_sub(1);
                     if broken == 0 {
                         troubles.active.push((since, at));
                     }
                 }
-                Trouble::Killed | Trouble::Stalled { .. } => troubles.active.push((at, at)),
+                Trouble::Resumed | Trouble::Killed => {
+                    if paused_since.is_some() {
+                        broken = broken.saturating_sub(1);
+                    }
+                    let from = if broken == 0 && paused_since.is_some() {
+                        since
+                    } else {
+                        at
+                    };
+                    troubles.active.push((from, at));
+                }
+                Trouble::Stalled { .. } => troubles.active.push((at, at)),
                 Trouble::DataLost { since } | Trouble::Broke { since, .. } => {
                     troubles.active.push((*since, at));
                 }
@@ -128,4 +140,37 @@ fn disjoint(mut spans: Vec<Span>) -> Vec<Span> {
 fn overlaps(spans: &[Span], from: Duration, to: Duration) -> bool {
     let first = spans.partition_point(|(_, end)| *end < from);
     spans.get(first).is_some_and(|(begin, _)| *begin <= to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{ms, trouble};
+    use super::*;
+
+    #[test]
+    fn pause_ends_with_a_kill_as_with_a_resumption() {
+        for end in [Trouble::Resumed, Trouble::Killed] {
+            let history = [
+                trouble(10, "worker 1", Trouble::Paused),
+                trouble(20, "worker 1", end),
+            ];
+            let troubles = Troubles::of(&history);
+            assert!(troubles.active(ms(15), ms(16)));
+            assert!(troubles.idle("worker 1.0", ms(15), ms(16)));
+            assert!(!troubles.active(ms(21), ms(22)));
+            assert!(!troubles.idle("worker 1.0", ms(21), ms(22)));
+        }
+    }
+
+    #[test]
+    fn kill_of_a_process_that_runs_heals_nothing_else() {
+        let history = [
+            trouble(10, "faults", Trouble::Began("cut".into())),
+            trouble(20, "worker 1", Trouble::Killed),
+            trouble(30, "faults", Trouble::Healed("cut".into())),
+        ];
+        let troubles = Troubles::of(&history);
+        assert!(troubles.active(ms(25), ms(26)));
+        assert!(!troubles.active(ms(31), ms(32)));
+    }
 }

@@ -10,6 +10,7 @@ use super::interrupt::Interrupt;
 use crate::case::{Case, Failure, Fault, Need};
 use crate::harness::{Arena, Harness, Missing};
 use crate::history::Recorder;
+use crate::panics;
 use crate::stand::Stand;
 use crate::workload::{Kind, Plan, Setting, Tally, Theme, run};
 
@@ -33,8 +34,12 @@ pub(super) enum Ended {
 
 /// Plays the round that `seed` gives.
 pub(super) fn play(harness: Arc<dyn Harness>, seed: u64, interrupt: &Interrupt) -> Ended {
+    panics::remember();
+    let elsewhere = panics::elsewhere();
+    let thread = panics::thread_name("torture");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_name(&thread)
         .enable_all()
         .build();
     let runtime = match runtime {
@@ -53,16 +58,32 @@ pub(super) fn play(harness: Arc<dyn Harness>, seed: u64, interrupt: &Interrupt) 
             true => Ended::Missing(what),
             false => bad(Failure::new(what)),
         },
-        Ok(Ok(arena)) => runtime.block_on(async {
-            tokio::select! {
-                biased;
-                () = interrupt.come() => Ended::Interrupted,
-                ended = drawn.play(harness, arena, seed) => ended,
-            }
-        }),
+        Ok(Ok(arena)) => {
+            let round = AssertUnwindSafe(|| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        () = interrupt.come() => Ended::Interrupted,
+                        ended = drawn.play(harness, arena, seed) => ended,
+                    }
+                })
+            });
+            let ended = panic::catch_unwind(round);
+            ended.unwrap_or_else(|_| bad(Failure::new("the round panicked")))
+        }
     };
     runtime.shutdown_timeout(WIND_DOWN);
-    ended
+    match (ended, panics::take(&thread)) {
+        (Ended::Good(done), Some(said)) => Ended::Bad {
+            plan: Some(done.plan),
+            what: format!("in the background, {said}\n"),
+        },
+        (Ended::Good(done), None) if panics::elsewhere() > elsewhere => Ended::Bad {
+            plan: Some(done.plan),
+            what: "a thread of a client panicked; what it said is shown above\n".to_owned(),
+        },
+        (ended, _) => ended,
+    }
 }
 
 fn bad(failure: Failure) -> Ended {

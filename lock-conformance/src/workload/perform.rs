@@ -137,16 +137,7 @@ impl Task {
             if left.is_zero() || self.wait(step, guard, left.min(ASK)).await {
                 return;
             }
-            let token = guard.token().get();
-            let (began, valid) = (now(), guard.check().is_ok());
-            self.saw(
-                step,
-                What::Checked {
-                    began,
-                    token,
-                    valid,
-                },
-            );
+            self.check(step, guard);
             self.show(step, guard);
         }
     }
@@ -165,6 +156,8 @@ impl Task {
             // Told, and deaf to it: only the fence stops this one.
             tokio::time::sleep(until.saturating_sub(now())).await;
         }
+        // Asked for the record only: what is heard does not stop it either.
+        self.check(step, guard);
         self.resource
             .write(&step.name, guard.token(), seen + 1)
             .await?;
@@ -188,6 +181,17 @@ impl Task {
         if let Some(why) = Loss::of(reason) {
             self.saw(step, What::Lost { token, why });
         }
+    }
+
+    fn check(&self, step: &Step, guard: &Guard) {
+        let token = guard.token().get();
+        let (began, valid) = (now(), guard.check().is_ok());
+        let checked = What::Checked {
+            began,
+            token,
+            valid,
+        };
+        self.saw(step, checked);
     }
 
     fn show(&self, step: &Step, guard: &Guard) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use distlock::{Capabilities, Connect, LockUrl, Scope};
-use lock_conformance::{Arena, Case, Harness, Missing, Pace};
+use lock_conformance::{Arena, Case, Harness, Missing, Pace, Tier};
 
 use crate::connect;
 use crate::exit::Failure;
@@ -61,6 +61,18 @@ impl Harness for UrlHarness {
 
     fn crosses_processes(&self) -> bool {
         self.capabilities.scope > Scope::Process
+    }
+
+    /// Without the URL, which may carry a password.
+    fn again(&self, case: &Case) -> Option<String> {
+        let full = match case.tier {
+            Tier::Fast => "",
+            Tier::Full => "--full ",
+        };
+        let title = case.title();
+        Some(format!(
+            "lockctl conformance {full}--filter {title}, with the same --url or LOCK_URL"
+        ))
     }
 
     fn arena(&self, case: &Case) -> Result<Arena, Missing> {

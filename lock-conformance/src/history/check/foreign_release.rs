@@ -1,7 +1,7 @@
 //! P5: no foreign release.
 
 use super::Violation;
-use crate::history::event::{Event, Loss};
+use crate::history::event::{Event, Left, Loss};
 use crate::history::hold::{Hold, holds_by_name};
 use crate::history::trouble::Troubles;
 
@@ -9,15 +9,16 @@ use crate::history::trouble::Troubles;
 /// purpose, and by nothing else: nobody else's release or renewal ends it.
 ///
 /// # Errors
-/// The first hold that the backend took back within the validity it had shown, for no reason.
+/// The first hold that the backend took back within the validity it had shown, for no reason: its holder
+/// was told, or found it gone when it gave it up.
 pub fn check_foreign_release(events: &[Event]) -> Result<(), Violation> {
     let troubles = Troubles::of(events);
     for holds in holds_by_name(events, &troubles).values() {
         for hold in holds.iter() {
-            let Some((why @ (Loss::NotHeld | Loss::Broken), told)) = hold.lost else {
+            let Some((why, told)) = taken_back(hold) else {
                 continue;
             };
-            if within_validity(hold, told)
+            if hold.shown.is_some_and(|until| told.at < until)
                 && !hold.undone_by(told.at)
                 && (why == Loss::Broken || !disturbed(&troubles, hold, told))
             {
@@ -32,10 +33,16 @@ pub fn check_foreign_release(events: &[Event]) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Whether the holder was told while it held, and before the validity it had been shown was over.
-fn within_validity(hold: &Hold<'_>, told: &Event) -> bool {
-    let released = hold.releasing.is_some_and(|releasing| releasing <= told.at);
-    !released && hold.shown.is_some_and(|until| told.at < until)
+/// How its holder learned that the backend had taken it back, if that is what ended it.
+fn taken_back<'a>(hold: &Hold<'a>) -> Option<(Loss, &'a Event)> {
+    match (hold.lost, hold.left) {
+        (Some((why @ (Loss::NotHeld | Loss::Broken), told)), _) => {
+            let released = hold.releasing.is_some_and(|releasing| releasing <= told.at);
+            (!released).then_some((why, told))
+        }
+        (None, Some((Left::WasLost, told))) => Some((Loss::NotHeld, told)),
+        _ => None,
+    }
 }
 
 fn disturbed(troubles: &Troubles<'_>, hold: &Hold<'_>, told: &Event) -> bool {
@@ -73,6 +80,24 @@ mod tests {
         let mut history = ended_at(50, Loss::NotHeld);
         history.push(releasing(49, "a", 1));
         assert_eq!(check_foreign_release(&history), Ok(()));
+    }
+
+    #[test]
+    fn hold_that_its_own_release_finds_gone_within_its_validity_is_found() {
+        let history = |at| {
+            [
+                granted(0, 10, "a", 1),
+                shown(10, "a", 1, 100),
+                releasing(at - 1, "a", 1),
+                released(at, "a", 1, Left::WasLost),
+            ]
+        };
+        assert_eq!(violated(check_foreign_release(&history(50))), "P5");
+        assert_eq!(check_foreign_release(&history(100)), Ok(()));
+        let mut broken = history(50).to_vec();
+        let since = ms(40);
+        broken.push(trouble(51, "op", Trouble::Broke { token: 1, since }));
+        assert_eq!(check_foreign_release(&broken), Ok(()));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::history::trouble::Troubles;
 /// withdrawn and was first for a moment, and none that still stands. So does one that waited and was
 /// granted another hold: a waiter whose lease a slow server let end while it came first joins again.
 ///
+/// Says nothing of a lock that nobody in the history asked for: a server may have other clients.
+///
 /// # Errors
 /// The first hold that nobody can have asked for.
 pub fn check_indeterminate(events: &[Event], records: &[Record]) -> Result<(), Violation> {

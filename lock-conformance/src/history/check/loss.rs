@@ -10,6 +10,9 @@ use crate::history::trouble::Troubles;
 /// **P9**: a holder that lost its lock was told before anybody else was granted it. What a process
 /// that was not running writes down late is excused, and so are the declared exceptions.
 ///
+/// A holder that asks, and hears that it may not act any more, has not been told: a signal that never
+/// comes is as bad as one that comes too late.
+///
 /// `lateness` is by how much a task that was not paused may be late in writing down what it was told.
 ///
 /// # Errors
@@ -18,7 +21,8 @@ pub fn check_loss_before_grant(events: &[Event], lateness: Duration) -> Result<(
     let troubles = Troubles::of(events);
     for holds in holds_by_name(events, &troubles).values() {
         for hold in holds.iter() {
-            let Some((why, told)) = hold.lost else {
+            let asked = hold.doubted.map(|asked| (Loss::Expired, asked));
+            let Some((why, told)) = asked.or(hold.lost) else {
                 continue;
             };
             let newer = holds.first_newer(hold.token);
@@ -70,6 +74,31 @@ mod tests {
     fn loss_told_before_the_next_grant_or_as_late_as_tasks_are_is_good() {
         assert_eq!(check(&told_at(20, "a")), Ok(()));
         assert_eq!(check_loss_before_grant(&told_at(25, "a"), ms(5)), Ok(()));
+    }
+
+    #[test]
+    fn loss_that_only_a_question_brings_to_light_is_found() {
+        let history = |at| {
+            [
+                granted(0, 10, "a", 1),
+                granted(0, 20, "b", 2),
+                checked(at, at, "a", 1, false),
+            ]
+        };
+        assert_eq!(violated(check(&history(21))), "P9");
+        assert_eq!(check(&history(20)), Ok(()));
+        assert_eq!(check_loss_before_grant(&history(25), ms(5)), Ok(()));
+    }
+
+    #[test]
+    fn question_after_the_loss_was_told_says_nothing_new() {
+        let history = [
+            granted(0, 10, "a", 1),
+            lost(15, "a", 1, Loss::Expired),
+            granted(0, 20, "b", 2),
+            checked(30, 30, "a", 1, false),
+        ];
+        assert_eq!(check(&history), Ok(()));
     }
 
     #[test]

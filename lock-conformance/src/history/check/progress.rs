@@ -17,15 +17,20 @@ use crate::history::event::{Event, Trouble, What};
 pub fn check_progress(events: &[Event], bound: Duration) -> Result<(), Violation> {
     let mut locks: BTreeMap<&str, Lock<'_>> = BTreeMap::new();
     let mut broken = 0_usize;
+    let mut paused = HashSet::new();
     for event in events {
         if let What::Trouble(trouble) = &event.what {
-            let was_broken = broken > 0;
+            let was_broken = broken > 0 || !paused.is_empty();
             match trouble {
-                Trouble::Began(_) | Trouble::Paused => broken += 1,
-                Trouble::Healed(_) | Trouble::Resumed => broken = broken.saturating_sub(1),
+                Trouble::Began(_) => broken += 1,
+                Trouble::Healed(_) => broken = broken.saturating_sub(1),
+                Trouble::Paused => drop(paused.insert(event.process())),
+                // Who is killed while it is paused does not come back.
+                Trouble::Resumed | Trouble::Killed => drop(paused.remove(event.process())),
                 Trouble::Stalled { .. } => continue,
-                Trouble::Killed | Trouble::DataLost { .. } | Trouble::Broke { .. } => {}
+                Trouble::DataLost { .. } | Trouble::Broke { .. } => {}
             }
+            let is_broken = broken > 0 || !paused.is_empty();
             for lock in locks.values_mut() {
                 if !was_broken {
                     lock.judge(event.at, bound)?;
@@ -33,14 +38,14 @@ pub fn check_progress(events: &[Event], bound: Duration) -> Result<(), Violation
                 if *trouble == Trouble::Killed {
                     lock.forget(event.process());
                 }
-                lock.count_from(event.at, broken > 0);
+                lock.count_from(event.at, is_broken);
             }
             continue;
         }
         let lock = locks.entry(&event.name).or_default();
         lock.judge(event.at, bound)?;
         if lock.take(event) {
-            lock.count_from(event.at, broken > 0);
+            lock.count_from(event.at, broken > 0 || !paused.is_empty());
         }
     }
     let end = events.last().map_or(Duration::ZERO, |event| event.at);
@@ -71,7 +76,10 @@ impl<'a> Lock<'a> {
             }
             What::Granted { asked, token } => {
                 self.waiting.remove(&(event.who.as_str(), asked));
-                self.holding.insert(token, event);
+                // Nobody would ever give it up: it is free from now on.
+                if !self.gone.contains(event.process()) {
+                    self.holding.insert(token, event);
+                }
             }
             What::Refused { asked, .. } => {
                 self.waiting.remove(&(event.who.as_str(), asked));
@@ -225,6 +233,35 @@ mod tests {
         };
         assert_eq!(check(&history(390)), Ok(()));
         assert_eq!(violated(check(&history(410))), "P7");
+    }
+
+    #[test]
+    fn grant_that_a_killed_process_wrote_down_last_does_not_keep_the_lock() {
+        let history = |at| {
+            [
+                asks(0, "b"),
+                asks(0, "worker 1.0"),
+                trouble(90, "worker 1", Trouble::Killed),
+                granted(0, 91, "worker 1.0", 1),
+                granted(0, at, "b", 2),
+            ]
+        };
+        assert_eq!(check(&history(191)), Ok(()));
+        assert_eq!(violated(check(&history(192))), "P7");
+    }
+
+    #[test]
+    fn process_that_is_killed_while_it_is_paused_breaks_nothing_any_more() {
+        let history = |at| {
+            [
+                trouble(10, "worker 1", Trouble::Paused),
+                trouble(20, "worker 1", Trouble::Killed),
+                asks(30, "b"),
+                granted(30, at, "b", 1),
+            ]
+        };
+        assert_eq!(check(&history(130)), Ok(()));
+        assert_eq!(violated(check(&history(131))), "P7");
     }
 
     #[test]
