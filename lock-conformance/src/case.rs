@@ -198,6 +198,7 @@ impl From<()> for Outcome {
 pub struct Failure {
     what: String,
     seed: Option<u64>,
+    is_verdict: bool,
 }
 
 impl Failure {
@@ -207,7 +208,22 @@ impl Failure {
         Self {
             what: what.into(),
             seed: None,
+            is_verdict: true,
         }
+    }
+
+    /// A failure that says nothing of what must hold: the case hung, or panicked, or did not come as far as
+    /// trying. No declared deviation covers it.
+    pub(crate) fn no_verdict(what: impl Into<String>) -> Self {
+        Self {
+            is_verdict: false,
+            ..Self::new(what)
+        }
+    }
+
+    /// Whether it was seen that something does not hold.
+    pub(crate) const fn is_verdict(&self) -> bool {
+        self.is_verdict
     }
 
     /// The same failure of a case that went by this seed.

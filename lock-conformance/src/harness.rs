@@ -367,12 +367,14 @@ pub trait Faults: Send + Sync + 'static {
     }
 
     /// Kills the server that leads, and has another take its place. Clients of the arena reach that one
-    /// without being told, if need be on a new connection.
+    /// without being told, if need be on a new connection. Where nobody is left who could lead, fails with
+    /// [`io::ErrorKind::NotFound`].
     async fn fail_over(&self) -> io::Result<()> {
         absent(Fault::Failover)
     }
 
-    /// What is written from now on is lost by a [`fail_over`](Self::fail_over).
+    /// What is written from now on is lost by a [`fail_over`](Self::fail_over). Where nobody is left who could
+    /// lead, fails with [`io::ErrorKind::NotFound`].
     async fn stop_replication(&self) -> io::Result<()> {
         absent(Fault::StopReplication)
     }

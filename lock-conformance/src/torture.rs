@@ -19,6 +19,7 @@ use lock_core::Clock;
 use self::interrupt::Interrupt;
 use self::round::Ended;
 use self::summary::Summary;
+use crate::environment;
 use crate::harness::Harness;
 use crate::program::this_program;
 use crate::workload::Plan;
@@ -67,21 +68,23 @@ pub struct Bad {
 impl Torture {
     /// What the environment asks for: `LOCK_TORTURE_MINUTES`, which may be a fraction,
     /// `LOCK_TORTURE_ROUNDS`, and `LOCK_TORTURE_SEED`. `None` without the first two.
-    #[must_use]
-    pub fn from_env() -> Option<Self> {
-        let number = |name| std::env::var(name).ok();
-        let minutes = number(MINUTES).and_then(|minutes| minutes.parse::<f64>().ok());
-        let rounds = number(ROUNDS).and_then(|rounds| rounds.parse().ok());
-        let length = minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok());
-        let seed = number(SEED).and_then(|seed| seed.parse().ok());
-        match (length, rounds) {
+    ///
+    /// # Errors
+    /// When one of them is no such number.
+    pub fn from_env() -> Result<Option<Self>, String> {
+        let length = environment::option(MINUTES, "a number of minutes", |text| {
+            let minutes: f64 = text.parse().ok()?;
+            Duration::try_from_secs_f64(minutes * 60.0).ok()
+        })?;
+        let (rounds, seed) = (environment::number(ROUNDS)?, environment::number(SEED)?);
+        Ok(match (length, rounds) {
             (None, None) => None,
             _ => Some(Self {
                 length: length.unwrap_or(Duration::MAX),
                 rounds,
                 seed: seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
             }),
-        }
+        })
     }
 }
 

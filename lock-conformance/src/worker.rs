@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -493,6 +493,7 @@ impl Workers {
             input: Mutex::new(input),
             answers,
             next: AtomicU64::new(1),
+            struck: AtomicBool::new(false),
         };
         Ok((worker, ready))
     }
@@ -546,6 +547,7 @@ pub struct Worker {
     input: Mutex<ChildStdin>,
     answers: Answers,
     next: AtomicU64,
+    struck: AtomicBool,
 }
 
 impl Worker {
@@ -656,7 +658,13 @@ impl Worker {
     /// # Errors
     /// When the machine refuses.
     pub fn strike_down(&self) -> io::Result<()> {
+        self.struck.store(true, Ordering::SeqCst);
         self.signal(Signal::SIGKILL)
+    }
+
+    /// Whether it was [struck down](Self::strike_down): it owes nobody an answer from then on.
+    pub(crate) fn is_struck(&self) -> bool {
+        self.struck.load(Ordering::SeqCst)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

@@ -24,7 +24,7 @@ pub(super) async fn run_unfenced(s: Stand, kind: Kind) -> Check {
 }
 
 async fn run_with(s: &Stand, kind: Kind, fencing: Fencing) -> Result<u64, Failure> {
-    let seed = seed();
+    let seed = seed().map_err(Failure::no_verdict)?;
     let mut setting = Setting::of(s, s.name("seeded"), LENGTH);
     setting.fencing = fencing;
     let plan = Plan::of(seed, kind, &setting);

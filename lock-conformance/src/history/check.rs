@@ -81,6 +81,8 @@ pub struct Terms {
     pub fifo: bool,
     /// How long a free lock may stay free while somebody waits for it and nothing is broken.
     pub progress: Duration,
+    /// For how long requests may still fail when what was broken is healed.
+    pub recovery: Duration,
     /// How much later than it happened a task may write something down without having been paused.
     pub lateness: Duration,
 }
@@ -118,7 +120,7 @@ pub fn check_workload(
         check_order(events)?;
     }
     check_progress(events, terms.progress)?;
-    check_calm(events)?;
+    check_calm(events, terms.recovery)?;
     check_rest(events)?;
     if let Some(records) = records {
         check_record(events, records)?;

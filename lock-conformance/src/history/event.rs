@@ -123,6 +123,17 @@ pub enum Refusal {
     Failed(String),
 }
 
+impl Refusal {
+    /// Whether it is neither an answer about the lock nor the will of whoever asked.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        match self {
+            Self::Busy | Self::TimedOut | Self::Cancelled => false,
+            Self::Unavailable | Self::Indeterminate | Self::Failed(_) => true,
+        }
+    }
+}
+
 /// How giving up a lock ended.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Left {

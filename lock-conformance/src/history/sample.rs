@@ -131,6 +131,7 @@ pub(super) fn terms() -> Terms {
         fenced: true,
         fifo: true,
         progress: ms(1000),
+        recovery: ms(100),
         lateness: Duration::ZERO,
     }
 }

@@ -17,7 +17,12 @@ pub(super) struct Troubles<'a> {
     breaks: HashMap<(&'a str, u64), Duration>,
     /// When anything at all was broken, or had just been: in order, and disjoint.
     active: Vec<Span>,
+    /// When requests of anybody may go without an answer: in order, and disjoint.
+    outages: Vec<Span>,
 }
+
+/// A machine on which a process does not run for so long is too busy for answers in time.
+const BUSY: Duration = Duration::from_millis(500);
 
 impl<'a> Troubles<'a> {
     pub(super) fn of(events: &'a [Event]) -> Self {
@@ -90,6 +95,7 @@ impl<'a> Troubles<'a> {
             troubles.idle.entry(who).or_default().push((from, end));
         }
         troubles.active = disjoint(std::mem::take(&mut troubles.active));
+        troubles.outages = outages(events);
         for spans in troubles.idle.values_mut() {
             *spans = disjoint(std::mem::take(spans));
         }
@@ -112,6 +118,12 @@ impl<'a> Troubles<'a> {
         overlaps(&self.active, from, to)
     }
 
+    /// Whether the server, or the way to it, was broken between `from` and `to`, or the machine too busy to
+    /// answer. What happens to a client's process is no outage for the others.
+    pub(super) fn outage(&self, from: Duration, to: Duration) -> bool {
+        overlaps(&self.outages, from, to)
+    }
+
     /// From when on a hold that was asked for at `asked` may have been taken by a declared
     /// exception. A request that was under way during a loss of data may have been granted before it.
     pub(super) fn undone(&self, name: &str, token: u64, asked: Duration) -> Option<Duration> {
@@ -123,6 +135,30 @@ impl<'a> Troubles<'a> {
             (one, other) => one.or(other),
         }
     }
+}
+
+fn outages(events: &[Event]) -> Vec<Span> {
+    let (mut spans, mut open) = (Vec::new(), Vec::new());
+    for event in events {
+        let What::Trouble(trouble) = &event.what else {
+            continue;
+        };
+        match trouble {
+            Trouble::Began(_) => open.push(event.at),
+            Trouble::Healed(_) => spans.extend(open.pop().map(|since| (since, event.at))),
+            Trouble::DataLost { since } => spans.push((*since, event.at)),
+            Trouble::Stalled { since } if event.at.saturating_sub(*since) > BUSY => {
+                spans.push((*since, event.at));
+            }
+            Trouble::Stalled { .. }
+            | Trouble::Broke { .. }
+            | Trouble::Paused
+            | Trouble::Resumed
+            | Trouble::Killed => {}
+        }
+    }
+    spans.extend(open.into_iter().map(|since| (since, Duration::MAX)));
+    disjoint(spans)
 }
 
 fn disjoint(mut spans: Vec<Span>) -> Vec<Span> {
@@ -160,6 +196,22 @@ mod tests {
             assert!(!troubles.active(ms(21), ms(22)));
             assert!(!troubles.idle("worker 1.0", ms(21), ms(22)));
         }
+    }
+
+    #[test]
+    fn two_faults_are_an_outage_until_both_are_healed_and_a_process_is_none() {
+        let history = [
+            trouble(5, "worker 1", Trouble::Paused),
+            trouble(10, "faults", Trouble::Began("cut".into())),
+            trouble(20, "faults", Trouble::Began("pause".into())),
+            trouble(25, "worker 2", Trouble::Killed),
+            trouble(30, "faults", Trouble::Healed("pause".into())),
+            trouble(40, "faults", Trouble::Healed("cut".into())),
+        ];
+        let troubles = Troubles::of(&history);
+        assert!(!troubles.outage(ms(5), ms(9)));
+        assert!(troubles.outage(ms(35), ms(36)));
+        assert!(!troubles.outage(ms(41), ms(50)));
     }
 
     #[test]

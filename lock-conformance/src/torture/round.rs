@@ -155,9 +155,15 @@ fn arena_of(theme: Theme) -> &'static Case {
         .needs(&[Need::Fault(Fault::Kill), Need::Fault(Fault::Pause)]);
     const LOSS: Case =
         Case::base("torture", "the_server_loses_its_data").needs(&[Need::Fault(Fault::Wipe)]);
+    const FAILOVER: Case =
+        Case::base("torture", "another_server_leads").needs(&[Need::Fault(Fault::Failover)]);
+    const CLOCK: Case = Case::base("torture", "the_servers_clock_is_stepped")
+        .needs(&[Need::Fault(Fault::StepClock)]);
     match theme {
         Theme::Calm | Theme::Clients => &SHARED,
         Theme::Server => &SERVER,
         Theme::DataLoss => &LOSS,
+        Theme::Failover => &FAILOVER,
+        Theme::Clock => &CLOCK,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use lock_core::Locks;
@@ -23,7 +24,12 @@ pub(super) struct Driver {
     pub(super) workers: Arc<Vec<Worker>>,
     /// The operator's client.
     pub(super) operator: Locks,
+    /// By how many seconds the server's clock is off.
+    pub(super) clock_offset: AtomicI64,
 }
+
+/// How long the server's answer to a request that was delivered late is waited for.
+const LATE: Duration = Duration::from_secs(3);
 
 impl Driver {
     /// Goes through the steps; each is healed before the next begins.
@@ -73,6 +79,19 @@ impl Driver {
                 self.note(FAULTS, Trouble::DataLost { since });
                 unless(io::ErrorKind::NotFound, ended)
             }
+            Breakage::FailOverLate => {
+                let since = self.recorder().now();
+                let lost = self.fail_over_late(step.lasts).await;
+                self.note(FAULTS, Trouble::DataLost { since });
+                unless(io::ErrorKind::NotFound, lost)
+            }
+            Breakage::StepClock(seconds) if seconds > self.clock_offset.load(Ordering::Relaxed) => {
+                // Leases end before their time where they hang on this clock.
+                let since = self.recorder().now();
+                let stepped = self.step_clock(seconds).await;
+                self.note(FAULTS, Trouble::DataLost { since });
+                stepped
+            }
             what => {
                 self.note(FAULTS, Trouble::Began(what.to_string()));
                 let done = self.disturb(what, step.lasts).await;
@@ -84,6 +103,14 @@ impl Driver {
 
     async fn disturb(&self, what: Breakage, lasts: Duration) -> io::Result<()> {
         let faults = self.faults();
+        match what {
+            Breakage::HoldRequest(lock) => return self.hold_request(lock, lasts).await,
+            Breakage::StepClock(seconds) => return self.step_clock(seconds).await,
+            Breakage::FailOver => {
+                return unless(io::ErrorKind::NotFound, faults.fail_over().await);
+            }
+            _ => {}
+        }
         self.turn(what, true).await?;
         tokio::time::sleep(lasts).await;
         match what {
@@ -91,6 +118,30 @@ impl Driver {
             Breakage::PauseServer => faults.resume_server().await,
             _ => self.turn(what, false).await,
         }
+    }
+
+    /// Holds the next request about the lock, if there is one in time, and delivers it when the time is over.
+    async fn hold_request(&self, lock: usize, lasts: Duration) -> io::Result<()> {
+        let held = self.faults().hold_next_request(&self.names[lock]).await?;
+        tokio::time::sleep(lasts).await;
+        // It is on its way when this is first polled. Whether it is answered is the server's affair: it
+        // may have closed that connection.
+        match tokio::time::timeout(LATE, held.deliver()).await {
+            Ok(delivered) => delivered,
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn fail_over_late(&self, lasts: Duration) -> io::Result<()> {
+        self.faults().stop_replication().await?;
+        tokio::time::sleep(lasts).await;
+        self.faults().fail_over().await
+    }
+
+    async fn step_clock(&self, seconds: i64) -> io::Result<()> {
+        self.faults().step_clock(seconds).await?;
+        self.clock_offset.store(seconds, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn turn(&self, what: Breakage, on: bool) -> io::Result<()> {

@@ -33,7 +33,8 @@ pub(crate) struct Performer {
 }
 
 impl Performer {
-    /// Does the script's steps, and begins again, until the time is up.
+    /// Does the script's steps, and begins again, until the time is up. In the end everybody answers a
+    /// roll call: who is alive can be granted a lock again, whatever was broken.
     pub(crate) async fn perform(self, script: Script) -> Result<(), Failure> {
         let mut task = Task {
             resource: ResourceClient::connect(&self.resource, &script.who).await?,
@@ -48,7 +49,10 @@ impl Performer {
             }
             task.step(step).await?;
         }
-        Ok(())
+        match script.steps.first() {
+            Some(step) => task.answer_roll_call(step).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -59,7 +63,21 @@ struct Task {
 }
 
 impl Task {
-    async fn step(&mut self, step: &Step) -> Result<(), Failure> {
+    /// Asks for the step's lock until it is granted. Whoever runs the workload does not wait for ever, and
+    /// the history shows who was refused.
+    async fn answer_roll_call(&mut self, step: &Step) -> Result<(), Failure> {
+        let step = Step {
+            ask: Ask::Wait,
+            work: Work::Hold(Duration::ZERO),
+            leave: Leave::Release,
+            ..step.clone()
+        };
+        while !self.step(&step).await? {}
+        Ok(())
+    }
+
+    /// Whether the lock was granted.
+    async fn step(&mut self, step: &Step) -> Result<bool, Failure> {
         let asked = now();
         let waits = step.ask != Ask::Try;
         self.saw_at(asked, step, What::Asked { waits });
@@ -67,13 +85,17 @@ impl Task {
             Ok(Ok(guard)) => {
                 let token = guard.token().get();
                 self.saw(step, What::Granted { asked, token });
-                self.hold(step, guard).await
+                self.hold(step, guard).await?;
+                Ok(true)
             }
             Ok(Err(why)) => {
                 self.saw(step, What::Refused { asked, why });
-                Ok(())
+                Ok(false)
             }
-            Err(error) => self.failed(step, asked, error).await,
+            Err(error) => {
+                self.failed(step, asked, error).await?;
+                Ok(false)
+            }
         }
     }
 

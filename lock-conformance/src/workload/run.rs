@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
@@ -19,6 +20,7 @@ use super::plan::Plan;
 use super::script::{ClientPlan, Place};
 use super::stall::{STALL, watch_for_stalls};
 use crate::case::{Failure, Fault};
+use crate::environment;
 use crate::history::{Event, Record, Terms};
 use crate::resource::{Fencing, Resource};
 use crate::stand::{SOON, Stand};
@@ -36,15 +38,17 @@ pub(crate) struct Ran {
     pub(crate) trouble: Option<Failure>,
 }
 
+/// How long a client may take to get hold of a server that is there again, its operations aside.
+const RECONNECT: Duration = Duration::from_secs(3);
+
 /// The variable that gives seeded cases their seed.
 pub(crate) const SEED: &str = "LOCK_TEST_SEED";
 
 /// The seed of this run of the suite's seeded cases: the given one, or any.
-pub(crate) fn seed() -> u64 {
-    let given = std::env::var(SEED).ok();
-    let given = given.and_then(|seed| seed.parse().ok());
+pub(crate) fn seed() -> Result<u64, String> {
+    let given = environment::number(SEED)?;
     // Short enough to be typed.
-    given.unwrap_or_else(|| fastrand::u64(..1_000_000_000))
+    Ok(given.unwrap_or_else(|| fastrand::u64(..1_000_000_000)))
 }
 
 /// Runs the plan to its end: clients, faults, and a last look at every lock.
@@ -96,6 +100,7 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
             fenced: plan.fencing == Fencing::Checked,
             fifo: stand.capabilities().wait_order == WaitOrder::Fifo,
             progress,
+            recovery: stand.pace().op_timeout * 2 + RECONNECT,
             lateness: STALL + STALL / 2,
         },
         trouble,
@@ -114,6 +119,9 @@ fn witnessed(stand: &Stand, plan: &Plan) -> bool {
                 | Breakage::Compact
                 | Breakage::MoveLeader
                 | Breakage::Reconfigure
+                | Breakage::FailOver
+                | Breakage::FailOverLate
+                | Breakage::StepClock(_)
         )
     };
     stand.supports(Fault::Witness) && !plan.faults.iter().any(hurts)
@@ -141,6 +149,7 @@ fn drive(
         names: plan.names.clone(),
         workers: Arc::clone(&crew.workers),
         operator: crew.operator.clone(),
+        clock_offset: AtomicI64::new(0),
     };
     let steps = plan.faults.clone();
     let (alive, abandoned) = oneshot::channel::<()>();
@@ -234,17 +243,18 @@ impl Crew {
             .clients
             .iter()
             .filter(|client| client.place == Place::Worker);
-        for (worker, client) in self.workers.iter().zip(of_workers) {
+        for (number, client) in of_workers.enumerate() {
+            let workers = Arc::clone(&self.workers);
             let order = Order::Perform {
                 scripts: client.scripts.clone(),
                 resource: resource.to_owned(),
             };
-            let performed = worker.begin(order);
-            let (who, killed) = (client.who.clone(), is_killed(plan, worker));
+            let performed = workers[number].begin(order);
+            let who = client.who.clone();
             running.push(Box::pin(async move {
                 match performed.await {
                     Ok(_) => Ok(()),
-                    Err(_) if killed => Ok(()),
+                    Err(_) if workers[number].is_struck() => Ok(()),
                     Err(failure) => Err(Failure::new(format!("{who}: {failure}"))),
                 }
             }));
@@ -267,13 +277,6 @@ impl Crew {
         self.operator.shutdown(SOON).await?;
         Ok(())
     }
-}
-
-fn is_killed(plan: &Plan, worker: &Worker) -> bool {
-    plan.faults.iter().any(|fault| match fault.what {
-        Breakage::KillWorker(number) => format!("worker {number}") == worker.who(),
-        _ => false,
-    })
 }
 
 /// A task that ends with whoever waits for it.
