@@ -22,7 +22,9 @@ const fn suite(backend: Backend) -> (&'static str, &'static str) {
         Backend::File => ("lock-file", "conformance"),
         Backend::Redis => ("lock-redis", "conformance"),
         Backend::Etcd => ("lock-etcd", "conformance"),
+        Backend::EtcdCluster => ("lock-etcd", "conformance_cluster"),
         Backend::Zookeeper => ("lock-zk", "conformance"),
+        Backend::ZookeeperEnsemble => ("lock-zk", "conformance_ensemble"),
     }
 }
 
