@@ -90,6 +90,10 @@ pub enum Fault {
     StepClock,
     /// [`Faults::cut`](crate::Faults::cut).
     Cut,
+    /// [`Faults::reset`](crate::Faults::reset).
+    Reset,
+    /// [`Faults::delay`](crate::Faults::delay).
+    Delay,
     /// [`Faults::black_hole`](crate::Faults::black_hole).
     BlackHole,
     /// [`Faults::hold_replies`](crate::Faults::hold_replies).
@@ -139,6 +143,8 @@ impl Fault {
             Self::FlushScripts => "making the server forget its scripts",
             Self::StepClock => "stepping the server's clock",
             Self::Cut => "cutting connections",
+            Self::Reset => "resetting connections",
+            Self::Delay => "a slow network",
             Self::BlackHole => "a connection on which nothing arrives",
             Self::HoldReplies => "holding replies back",
             Self::DropReplies => "dropping replies",
@@ -197,7 +203,6 @@ impl From<()> for Outcome {
 #[derive(Clone, Debug)]
 pub struct Failure {
     what: String,
-    seed: Option<u64>,
     is_verdict: bool,
 }
 
@@ -207,7 +212,6 @@ impl Failure {
     pub fn new(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
-            seed: None,
             is_verdict: true,
         }
     }
@@ -224,16 +228,6 @@ impl Failure {
     /// Whether it was seen that something does not hold.
     pub(crate) const fn is_verdict(&self) -> bool {
         self.is_verdict
-    }
-
-    /// The same failure of a case that went by this seed.
-    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
-    pub(crate) const fn seed(&self) -> Option<u64> {
-        self.seed
     }
 }
 

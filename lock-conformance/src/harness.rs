@@ -269,6 +269,16 @@ pub trait Faults: Send + Sync + 'static {
         on_wire(self.wire(), Fault::Cut).map(Wire::cut)
     }
 
+    /// Cuts every connection there is with a reset, as a router that has forgotten them does; new ones work.
+    async fn reset(&self) -> io::Result<()> {
+        on_wire(self.wire(), Fault::Reset).map(Wire::reset)
+    }
+
+    /// From now on everything arrives so much later than it was sent, each way. Zero takes that back.
+    async fn delay(&self, each_way: Duration) -> io::Result<()> {
+        on_wire(self.wire(), Fault::Delay).map(|wire| wire.delay(each_way))
+    }
+
     /// While on, nothing passes in either direction, and nothing is refused.
     async fn black_hole(&self, on: bool) -> io::Result<()> {
         on_wire(self.wire(), Fault::BlackHole).map(|wire| wire.black_hole(on))
@@ -402,6 +412,10 @@ pub trait Faults: Send + Sync + 'static {
 pub trait Wire: Send + Sync {
     /// As [`Faults::cut`].
     fn cut(&self);
+    /// As [`Faults::reset`].
+    fn reset(&self);
+    /// As [`Faults::delay`].
+    fn delay(&self, each_way: Duration);
     /// As [`Faults::black_hole`].
     fn black_hole(&self, on: bool);
     /// As [`Faults::hold_replies`].

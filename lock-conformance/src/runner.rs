@@ -79,6 +79,16 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
     if args.list {
         return ExitCode::SUCCESS;
     }
+    let elsewhere = panics::elsewhere();
+    if elsewhere > 0 {
+        let case = Case::base("R0.01", "no_thread_of_a_client_panics");
+        let what = format!(
+            "{elsewhere} panics on threads of no case, such as those of clients; they are shown above"
+        );
+        say(&what);
+        let ending = Ending::Failed(what);
+        suite.keep(CaseResult::new(&case, ending, Duration::ZERO));
+    }
     let report = suite.report(tier);
     say(report.summary().trim_end());
     if let Some(dir) = std::env::var_os("LOCK_TEST_REPORT")
@@ -87,11 +97,7 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
         say(&format!("the report cannot be written to {dir:?}: {error}"));
         return ExitCode::FAILURE;
     }
-    let elsewhere = panics::elsewhere();
     if elsewhere > 0 {
-        say(&format!(
-            "{elsewhere} panics on threads of no case, such as those of clients; they are shown above"
-        ));
         return ExitCode::FAILURE;
     }
     let selected = args.filter.is_some() || !args.skip.is_empty();
@@ -422,7 +428,7 @@ fn explain(case: &Case, failure: &Failure, recorder: &Recorder, again: &str) -> 
         text.push_str(&history);
     }
     text.push_str("again: ");
-    if let Some(seed) = failure.seed() {
+    if let Some(seed) = recorder.seed() {
         text.push_str(&format!("{}={seed} ", crate::workload::SEED));
     }
     text.push_str(again);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use lock_core::Clock;
 
 use self::interrupt::Interrupt;
-use self::round::Ended;
+use self::round::{Ended, Themes};
 use self::summary::Summary;
 use crate::environment;
 use crate::harness::Harness;
@@ -70,7 +70,7 @@ impl Torture {
     /// `LOCK_TORTURE_ROUNDS`, and `LOCK_TORTURE_SEED`. `None` without the first two.
     ///
     /// # Errors
-    /// When one of them is no such number.
+    /// When one of them is no such number, or there is a seed and nothing else.
     pub fn from_env() -> Result<Option<Self>, String> {
         let length = environment::option(MINUTES, "a number of minutes", |text| {
             let minutes: f64 = text.parse().ok()?;
@@ -78,6 +78,9 @@ impl Torture {
         })?;
         let (rounds, seed) = (environment::number(ROUNDS)?, environment::number(SEED)?);
         Ok(match (length, rounds) {
+            (None, None) if seed.is_some() => {
+                return Err(format!("{SEED} without {MINUTES} or {ROUNDS}: how long?"));
+            }
             (None, None) => None,
             _ => Some(Self {
                 length: length.unwrap_or(Duration::MAX),
@@ -105,14 +108,16 @@ fn torture_until(
     let mut summary = Summary::default();
     let mut seed = torture.seed;
     let mut verdict = None;
+    let mut themes = Themes::of(&*harness);
     say(&format!("torturing {} from seed {seed} on", harness.name()));
+    say(&themes.to_string());
     while verdict.is_none()
         && !interrupt.has_come()
         && summary.rounds() < torture.rounds.unwrap_or(u64::MAX)
         && clock.now().saturating_since(began) < torture.length
     {
         let round = clock.now();
-        match round::play(Arc::clone(&harness), seed, interrupt) {
+        match round::play_in_time(Arc::clone(&harness), &themes, seed, interrupt) {
             Ended::Good(done) => {
                 let took = clock.now().saturating_since(round);
                 say(&summary.add(seed, &done, took));
@@ -125,7 +130,17 @@ fn torture_until(
                 ));
                 verdict = Some(Verdict::Bad(Box::new(Bad { seed, plan, report })));
             }
-            Ended::Missing(what) => verdict = Some(Verdict::Missing(what)),
+            Ended::Missing { theme, what } => {
+                say(&format!(
+                    "no more rounds of {theme}, as was allowed: {what}"
+                ));
+                themes.leave_out(theme);
+                if themes.is_empty() {
+                    verdict = Some(Verdict::Missing(what));
+                }
+                // The same seed means another round now.
+                continue;
+            }
             Ended::Interrupted => break,
         }
         seed = next(seed);

@@ -27,6 +27,7 @@ use crate::case::Failure;
 use crate::faketime::{self, WallClock, WallClocks};
 use crate::harness::{Harness, Pace};
 use crate::history::{Event, Left, Recorder, Refusal, What};
+use crate::panics;
 use crate::resource::ResourceClient;
 use crate::workload::{Performer, Script, Sink, watch_for_stalls};
 
@@ -131,6 +132,8 @@ struct Numbered<T> {
 enum Report {
     Answer(Numbered<Answer>),
     Event(Event),
+    /// Something has panicked, and said this.
+    Panic(String),
 }
 
 /// Does a worker's work, if this process is one; otherwise answers `None` at once.
@@ -155,6 +158,7 @@ pub fn worker_entry(harness: &dyn Harness) -> Option<ExitCode> {
 }
 
 fn work(harness: &dyn Harness, setup: Setup) -> Result<(), String> {
+    panics::report_to(|said| report(&Report::Panic(said)));
     let connect = harness
         .connector(&setup.spec)
         .ok_or_else(|| format!("the harness does not read the spec {:?}", setup.spec))?;
@@ -530,6 +534,10 @@ fn listen(output: impl BufRead, answers: &Answers, recorder: &Recorder) {
                     // Whoever asked may have stopped waiting.
                     let _ = waiting.send(body);
                 }
+            }
+            Ok(Report::Panic(said)) => {
+                panics::heard();
+                recorder.record("worker", "", What::Note(said));
             }
             Err(_) => recorder.record("worker", "", What::Note(line)),
         }

@@ -23,6 +23,8 @@ const fn breakages(theme: Theme) -> &'static [(Fault, Breakage)] {
 
 const CLIENTS: &[(Fault, Breakage)] = &[
     (Fault::Cut, Breakage::Cut),
+    (Fault::Reset, Breakage::Reset),
+    (Fault::Delay, Breakage::Slow),
     (Fault::BlackHole, Breakage::BlackHole),
     (Fault::HoldReplies, Breakage::HoldReplies),
     (Fault::DropReplies, Breakage::DropReplies),
@@ -73,6 +75,10 @@ pub enum Breakage {
     FlushScripts,
     /// Every proxied connection is cut.
     Cut,
+    /// Every proxied connection is reset.
+    Reset,
+    /// Everything takes a while to arrive.
+    Slow,
     /// Nothing passes.
     BlackHole,
     /// Replies are kept, and delivered later.
@@ -135,6 +141,8 @@ impl fmt::Display for Breakage {
             Self::LoseData => f.write_str("data lost"),
             Self::FlushScripts => f.write_str("scripts forgotten"),
             Self::Cut => f.write_str("connections cut"),
+            Self::Reset => f.write_str("connections reset"),
+            Self::Slow => f.write_str("network slow"),
             Self::BlackHole => f.write_str("black hole"),
             Self::HoldReplies => f.write_str("replies held"),
             Self::DropReplies => f.write_str("replies dropped"),
@@ -232,6 +240,7 @@ fn lasting(draft: &mut Draft<'_>, what: Breakage) -> Duration {
         // Also for longer than an operation may take: then the client has gone on.
         Breakage::HoldRequest(_) => draft.ms(100..6000),
         Breakage::BlackHole
+        | Breakage::Slow
         | Breakage::HoldReplies
         | Breakage::DropReplies
         | Breakage::DropPushes
@@ -246,6 +255,7 @@ fn lasting(draft: &mut Draft<'_>, what: Breakage) -> Duration {
         | Breakage::Reconfigure
         | Breakage::FlushScripts
         | Breakage::Cut
+        | Breakage::Reset
         | Breakage::KillWorker(_)
         | Breakage::Break(_) => Duration::ZERO,
     }

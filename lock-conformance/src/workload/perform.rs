@@ -40,6 +40,7 @@ impl Performer {
             resource: ResourceClient::connect(&self.resource, &script.who).await?,
             performer: self,
             who: script.who,
+            failures: 0,
         };
         for step in script.steps.iter().cycle() {
             let mut finish = task.performer.finish.clone();
@@ -60,6 +61,8 @@ struct Task {
     performer: Performer,
     who: String,
     resource: ResourceClient,
+    /// How many of its requests have failed.
+    failures: u64,
 }
 
 impl Task {
@@ -73,7 +76,20 @@ impl Task {
             ..step.clone()
         };
         while !self.step(&step).await? {}
+        // Whoever can wait may still find nobody to answer a try.
+        let step = Step {
+            ask: Ask::Try,
+            ..step
+        };
+        while !self.is_answered(&step).await? {}
         Ok(())
+    }
+
+    /// Whether the step did not end in an error.
+    async fn is_answered(&mut self, step: &Step) -> Result<bool, Failure> {
+        let failed = self.failures;
+        self.step(step).await?;
+        Ok(self.failures == failed)
     }
 
     /// Whether the lock was granted.
@@ -85,6 +101,8 @@ impl Task {
             Ok(Ok(guard)) => {
                 let token = guard.token().get();
                 self.saw(step, What::Granted { asked, token });
+                let (ttl, kept) = (step.ttl, step.kept);
+                self.saw(step, What::Leased { token, ttl, kept });
                 self.hold(step, guard).await?;
                 Ok(true)
             }
@@ -93,6 +111,7 @@ impl Task {
                 Ok(false)
             }
             Err(error) => {
+                self.failures += 1;
                 self.failed(step, asked, error).await?;
                 Ok(false)
             }
@@ -133,6 +152,8 @@ impl Task {
             ErrorKind::Unsupported,
             ErrorKind::Denied,
             ErrorKind::WrongType,
+            // Nobody closes a client that is still used.
+            ErrorKind::Closed,
         ];
         if impossible.contains(&error.kind()) {
             return Err(error.into());

@@ -21,7 +21,7 @@ use super::script::{ClientPlan, Place};
 use super::stall::{STALL, watch_for_stalls};
 use crate::case::{Failure, Fault};
 use crate::environment;
-use crate::history::{Event, Record, Terms};
+use crate::history::{Event, Hits, Record, Terms};
 use crate::resource::{Fencing, Resource};
 use crate::stand::{SOON, Stand};
 use crate::worker::{Order, Worker};
@@ -37,6 +37,9 @@ pub(crate) struct Ran {
     /// What went wrong besides.
     pub(crate) trouble: Option<Failure>,
 }
+
+/// How soon a free lock is granted where nothing was broken at all, on a busy machine.
+const PROMPT: Duration = Duration::from_secs(4);
 
 /// How long a client may take to get hold of a server that is there again, its operations aside.
 const RECONNECT: Duration = Duration::from_secs(3);
@@ -85,10 +88,11 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
             trouble = trouble.or(Some(Failure::new(stuck)));
         }
     }
-    for name in &plan.names {
-        look_at_rest(&operator, name, progress, &recorder).await;
-    }
-    crew.dismiss().await?;
+    let looking = plan.names.iter();
+    let looking = looking.map(|name| look_at_rest(&operator, name, progress, &recorder));
+    join_all(looking).await;
+    let dismissed = crew.dismiss().await;
+    trouble = trouble.or(dismissed.err());
     let records = match witness {
         Some(witness) => Some(witness.records().await?),
         None => None,
@@ -100,7 +104,10 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
             fenced: plan.fencing == Fencing::Checked,
             fifo: stand.capabilities().wait_order == WaitOrder::Fifo,
             progress,
+            prompt: stand.claim_window() + stand.slack() + PROMPT,
             recovery: stand.pace().op_timeout * 2 + RECONNECT,
+            op_timeout: stand.pace().op_timeout + stand.slack(),
+            kept_ttl: stand.kept_ttl(),
             lateness: STALL + STALL / 2,
         },
         trouble,
@@ -130,12 +137,10 @@ fn witnessed(stand: &Stand, plan: &Plan) -> bool {
 /// How soon a free lock has to be granted when nothing is broken any more, on a busy machine, and with
 /// a holder that died just then.
 fn bound(stand: &Stand, plan: &Plan) -> Duration {
-    let longest = plan.clients.iter().flat_map(|client| &client.scripts);
-    let longest = longest
-        .flat_map(|script| &script.steps)
-        .map(|step| step.ttl);
-    let ttl = longest.max().unwrap_or_default();
-    stand.replaced_within(ttl) + stand.claim_window() + stand.pace().op_timeout * 2 + SOON
+    stand.replaced_within(plan.longest_orphan())
+        + stand.claim_window()
+        + stand.pace().op_timeout * 2
+        + SOON
 }
 
 /// Starts breaking things; what comes back ends when all of that is done, and dropped it ends it.
@@ -149,6 +154,7 @@ fn drive(
         names: plan.names.clone(),
         workers: Arc::clone(&crew.workers),
         operator: crew.operator.clone(),
+        on_the_wire: on_the_wire(stand, plan),
         clock_offset: AtomicI64::new(0),
     };
     let steps = plan.faults.clone();
@@ -170,6 +176,19 @@ fn drive(
         drop(alive);
         driven.unwrap_or_else(|error| Err(Failure::new(format!("whoever breaks things: {error}"))))
     }
+}
+
+/// Who is hit by what happens to connections. Where servers take each other's place, they may do so behind the
+/// address that everybody has, by way of what stands in the middle.
+fn on_the_wire(stand: &Stand, plan: &Plan) -> Hits {
+    if stand.injects(Fault::Failover) {
+        return Hits::Everybody;
+    }
+    let proxied = plan
+        .clients
+        .iter()
+        .filter(|client| client.place == Place::Proxied);
+    Hits::These(proxied.map(|client| client.who.clone()).collect())
 }
 
 fn sink(stand: &Stand) -> Sink {
@@ -271,11 +290,21 @@ impl Crew {
     }
 
     async fn dismiss(self) -> Result<(), Failure> {
-        for (_, locks) in &self.here {
-            locks.shutdown(SOON).await?;
+        for (client, locks) in &self.here {
+            leaves_nothing(&client.who, locks).await?;
         }
-        self.operator.shutdown(SOON).await?;
-        Ok(())
+        leaves_nothing(SUITE, &self.operator).await
+    }
+}
+
+/// Shuts a client down that nobody uses any more: there is nothing that it could not finish.
+async fn leaves_nothing(who: &str, locks: &Locks) -> Result<(), Failure> {
+    let report = locks.shutdown(SOON).await?;
+    match report.is_clean() {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "{who} was shut down, and left something: {report:?}"
+        ))),
     }
 }
 

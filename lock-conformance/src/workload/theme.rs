@@ -63,7 +63,7 @@ impl fmt::Display for Theme {
 }
 
 /// What a schedule is drawn from.
-pub(super) const KNOWN: [Fault; 19] = [
+pub(super) const KNOWN: [Fault; 21] = [
     Fault::Kill,
     Fault::Pause,
     Fault::Wipe,
@@ -80,6 +80,8 @@ pub(super) const KNOWN: [Fault; 19] = [
     Fault::MoveLeader,
     Fault::Reconfigure,
     Fault::HoldRequest,
+    Fault::Reset,
+    Fault::Delay,
     Fault::Failover,
     Fault::StopReplication,
     Fault::StepClock,

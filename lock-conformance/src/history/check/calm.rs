@@ -1,39 +1,49 @@
 //! R9: no errors while nothing is broken.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Violation;
-use crate::history::event::{Event, What};
+use crate::history::event::{Event, Left, What};
 use crate::history::trouble::Troubles;
 
-/// **R9**: where nothing is broken, a request is granted or busy, or ends by whoever asked; it does not
-/// end in an error.
+/// **R9**: where nothing is broken, a request is granted or busy, or ends by whoever asked, and a release is
+/// answered; none of them ends in an error.
 ///
 /// An error is excused by what was broken while the request was under way, or less than `recovery` before it:
-/// the server or the way to it, a machine that was too busy to answer, or a process of its own that was not
-/// running. What happened earlier, or to another process, is no excuse.
+/// the server or the asker's own way to it, a machine that was too busy to answer, a pause of its process. What
+/// happened earlier, or to another process, is no excuse.
 ///
 /// # Errors
 /// The first request that failed.
 pub fn check_calm(events: &[Event], recovery: Duration) -> Result<(), Violation> {
     let troubles = Troubles::of(events);
-    let failed = events.iter().find(|event| {
-        let What::Refused { asked, why } = &event.what else {
-            return false;
+    let mut releasing: HashMap<(&str, u64), Duration> = HashMap::new();
+    for event in events {
+        let began = match &event.what {
+            What::Refused { asked, why } if why.is_error() => *asked,
+            What::Releasing { token } => {
+                releasing.insert((&event.name, *token), event.at);
+                continue;
+            }
+            What::Released {
+                token,
+                how: Left::Unknown | Left::Other(_),
+            } => {
+                let began = releasing.get(&(event.name.as_str(), *token));
+                began.copied().unwrap_or(event.at)
+            }
+            _ => continue,
         };
-        let since = asked.saturating_sub(recovery);
-        let excused =
-            || troubles.outage(since, event.at) || troubles.idle(&event.who, since, event.at);
-        why.is_error() && !excused()
-    });
-    match failed {
-        None => Ok(()),
-        Some(event) => Err(Violation::new(
-            "R9",
-            "a request failed while nothing was broken",
-            &[event],
-        )),
+        let since = began.saturating_sub(recovery);
+        let excused = troubles.outage(&event.who, since, event.at)
+            || troubles.paused(&event.who, since, event.at);
+        if !excused {
+            let what = "a request failed while nothing was broken";
+            return Err(Violation::new("R9", what, &[event]));
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -76,8 +86,8 @@ mod tests {
     fn error_is_excused_by_an_outage_until_the_recovery_is_over() {
         let history = |asked| {
             [
-                trouble(500, "faults", Trouble::Began("cut".to_owned())),
-                trouble(600, "faults", Trouble::Healed("cut".to_owned())),
+                began_to_be_cut(500, &["worker 1"]),
+                healed(600),
                 failed(asked),
             ]
         };
@@ -86,6 +96,33 @@ mod tests {
         }
         for asked in [480, 701, 5000] {
             assert_eq!(violated(check(&history(asked))), "R9", "{asked}");
+        }
+    }
+
+    #[test]
+    fn error_is_not_excused_by_an_outage_of_somebody_else() {
+        let history = [began_to_be_cut(500, &["client 1"]), failed(550)];
+        assert_eq!(violated(check(&history)), "R9");
+        let history = [broke_down(500), failed(550)];
+        assert_eq!(check(&history), Ok(()));
+    }
+
+    #[test]
+    fn release_that_is_not_answered_is_found_like_any_request() {
+        let error = || Left::Other("an error".to_owned());
+        for how in [Left::Unknown, error()] {
+            let history = [
+                releasing(700, "worker 1.0", 1),
+                released(710, "worker 1.0", 1, how),
+            ];
+            assert_eq!(violated(check(&history)), "R9");
+            let mut excused = vec![broke_down(500), healed(600)];
+            excused.extend(history);
+            assert_eq!(check(&excused), Ok(()));
+        }
+        for how in [Left::Clean, Left::WasLost, Left::Dropped] {
+            let history = [releasing(700, "a", 1), released(710, "a", 1, how)];
+            assert_eq!(check(&history), Ok(()));
         }
     }
 
@@ -113,14 +150,13 @@ mod tests {
 
     #[test]
     fn error_is_excused_by_a_long_stall_of_anybody_and_by_no_short_one() {
-        let history = |length: u64| {
+        let history = |who: &str, length: u64| {
             let since = ms(1000 - length);
-            [
-                trouble(1000, "client 0", Trouble::Stalled { since }),
-                failed(1000),
-            ]
+            [trouble(1000, who, Trouble::Stalled { since }), failed(1000)]
         };
-        assert_eq!(check(&history(700)), Ok(()));
-        assert_eq!(violated(check(&history(60))), "R9");
+        for who in ["client 0", "worker 1"] {
+            assert_eq!(check(&history(who, 700)), Ok(()));
+            assert_eq!(violated(check(&history(who, 60))), "R9");
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::history::request::{Request, requests_by_name};
 use crate::history::trouble::Troubles;
 
 /// **P8**: a waiter that was seen queued before another asked is served before it, unless it left, or
-/// something was broken meanwhile. A try overtakes nobody either.
+/// was kept from keeping its place meanwhile: the server or its way there was broken, or it did not run. A try overtakes nobody either.
 ///
 /// # Errors
 /// The first request that overtook a waiter.
@@ -53,8 +53,7 @@ impl<'a> Seen<'a> {
         let begun = line.partition_point(|request| request.asked <= looked);
         let request = line.get(begun.checked_sub(1)?)?;
         let (token, granted) = request.granted()?;
-        let undisturbed =
-            !troubles.active(looked, granted) && !troubles.idle(request.who, looked, granted);
+        let undisturbed = !troubles.disturbed(request.who, looked, granted);
         (request.waits && granted >= looked && undisturbed).then_some(Self {
             at: event.at,
             token,
@@ -102,7 +101,7 @@ fn nobody_overtakes(waiters: &[Seen<'_>], requests: &[Request<'_>]) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::event::{Refusal, Trouble};
+    use crate::history::event::Refusal;
     use crate::history::sample::*;
 
     /// `a` was seen in the queue, then `b` asked; their tokens.
@@ -169,8 +168,8 @@ mod tests {
     #[test]
     fn place_that_was_lost_through_trouble_is_excused() {
         let mut history = served(2, 1);
-        history.push(trouble(8, "faults", Trouble::Began("cut".into())));
-        history.push(trouble(9, "faults", Trouble::Healed("cut".into())));
+        history.push(broke_down(8));
+        history.push(healed(9));
         assert_eq!(check_order(&history), Ok(()));
     }
 }
