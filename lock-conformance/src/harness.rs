@@ -400,6 +400,12 @@ pub trait Faults: Send + Sync + 'static {
         Err(absent_error(Fault::Witness))
     }
 
+    /// Whether what a [`witness`](Self::witness) says is whole also when this was done to the server meanwhile.
+    fn witness_outlives(&self, fault: Fault) -> bool {
+        let _ = fault;
+        false
+    }
+
     /// Stores something that is no lock where the records of the lock `name` would be.
     async fn obstruct(&self, name: &str) -> io::Result<()> {
         let _ = name;

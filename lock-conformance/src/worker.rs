@@ -159,6 +159,9 @@ pub fn worker_entry(harness: &dyn Harness) -> Option<ExitCode> {
 
 fn work(harness: &dyn Harness, setup: Setup) -> Result<(), String> {
     panics::report_to(|said| report(&Report::Panic(said)));
+    // The end of the input ends a worker that runs; one that is stopped would stay for ever.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     let connect = harness
         .connector(&setup.spec)
         .ok_or_else(|| format!("the harness does not read the spec {:?}", setup.spec))?;

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::drive::Driver;
-use super::faults::{Breakage, FaultStep};
+use super::faults::Breakage;
 use super::kind::Kind;
 use super::look::{SUITE, look_at_rest, watch_queue};
 use super::perform::{Performer, Sink};
@@ -114,24 +114,27 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
     })
 }
 
-/// Whether the backend's own record is read. A witness is a client of the server too: it sees nothing
-/// of what happens while the server itself is broken, and nothing of a past that was compacted.
+/// Whether the backend's own record is read. A witness may be a client of the server too, who sees nothing of what
+/// happens while the server itself is broken, and nothing of a past that was compacted.
 fn witnessed(stand: &Stand, plan: &Plan) -> bool {
-    let hurts = |fault: &FaultStep| {
-        matches!(
-            fault.what,
-            Breakage::KillServer
-                | Breakage::PauseServer
-                | Breakage::LoseData
-                | Breakage::Compact
-                | Breakage::MoveLeader
-                | Breakage::Reconfigure
-                | Breakage::FailOver
-                | Breakage::FailOverLate
-                | Breakage::StepClock(_)
-        )
-    };
-    stand.supports(Fault::Witness) && !plan.faults.iter().any(hurts)
+    let mut hurt = plan.faults.iter().filter_map(|fault| hurts(fault.what));
+    stand.supports(Fault::Witness) && hurt.all(|fault| stand.faults().witness_outlives(fault))
+}
+
+/// What is done to the server itself, if anything.
+fn hurts(what: Breakage) -> Option<Fault> {
+    match what {
+        Breakage::KillServer => Some(Fault::Kill),
+        Breakage::PauseServer => Some(Fault::Pause),
+        Breakage::LoseData => Some(Fault::Wipe),
+        Breakage::Compact => Some(Fault::Compact),
+        Breakage::MoveLeader => Some(Fault::MoveLeader),
+        Breakage::Reconfigure => Some(Fault::Reconfigure),
+        Breakage::FailOver => Some(Fault::Failover),
+        Breakage::FailOverLate => Some(Fault::StopReplication),
+        Breakage::StepClock(_) => Some(Fault::StepClock),
+        _ => None,
+    }
 }
 
 /// How soon a free lock has to be granted when nothing is broken any more, on a busy machine, and with

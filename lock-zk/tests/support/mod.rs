@@ -376,6 +376,11 @@ impl Faults for ZkFaults {
         }))
     }
 
+    /// It reads the transaction log of a member, which is asked nothing meanwhile.
+    fn witness_outlives(&self, fault: Fault) -> bool {
+        fault == Fault::Pause
+    }
+
     fn wire(&self) -> Option<&dyn Wire> {
         Some(&self.proxy)
     }
