@@ -68,9 +68,10 @@ local function sweep(lock, nonce)
   return true
 end
 
--- How often, in ms, a waiter at this place is to renew it.
-local function period(place)
-  local head = math.min(math.floor(claim / 4), 500)
+-- How often, in ms, a waiter at this place is to renew it: often enough that whoever misses the push of
+-- its hand-off asks within `window`, for as long as the hand-off lasts.
+local function period(place, window)
+  local head = math.max(math.min(math.floor(window / 4), 500), 10)
   if place <= 2 then
     return head
   end
@@ -81,7 +82,7 @@ end
 -- its place, the server's time, what is left of the holder's lease (us), when to ask again (ms).
 local function queued(lock, nonce, who)
   local place = redis.call('ZRANK', lock.q, nonce) + 1
-  local again = period(place)
+  local again = period(place, who.window)
   who.lease = math.max(claim, 4 * again)
   who.ends = now + who.lease * 1000
   redis.call('HSET', lock.w, nonce, pack(who))

@@ -91,6 +91,30 @@ async fn every_push_lost_and_waiters_still_progress() {
     assert!(took < ms(2 * 500 + 500) + late * 4, "{took:?}, {late:?}");
 }
 
+/// A hand-off lasts no longer than the lease that was asked for: whoever missed the push has to ask within that.
+#[tokio::test]
+async fn waiter_with_a_short_lease_keeps_its_turn_although_its_push_is_lost() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.addr());
+    let (one, two, three) = (
+        client(&server).await,
+        connect(through(&proxy)).await,
+        client(&server).await,
+    );
+    let (first, third) = (claim("a"), claim("a"));
+    let second = claim_for("a", ms(400));
+    hold(&one, &first).await;
+    let second_waits = queue(&two, &second).await;
+    let third_waits = queue(&three, &third).await;
+    proxy.drop_pushes();
+    assert!(soon(one.release(&first)).await.expect("released"));
+    let next = granted(second_waits).await;
+    assert!(proxy.stats().pushes_dropped > 0);
+    assert!(soon(two.release(&second)).await.expect("released"));
+    let last = granted(third_waits).await;
+    assert!(last.token() > next.token());
+}
+
 #[tokio::test]
 async fn dead_holder_is_replaced_soon_after_its_ttl() {
     let server = RedisServer::start();

@@ -54,9 +54,10 @@ impl<'a> Seen<'a> {
         let begun = line.partition_point(|request| request.asked <= looked);
         let request = line.get(begun.checked_sub(1)?)?;
         let (token, granted) = request.granted()?;
-        // A grant that is broken before anybody has heard of it is asked for again, at the end of the queue.
-        let undisturbed = !troubles.disturbed(request.who, looked, granted)
-            && !troubles.broke(&event.name, looked, granted);
+        // From its beginning on: what was seen may be what an unanswered attempt left behind. A grant that is broken
+        // before anybody has heard of it is asked for again, at the end of the queue.
+        let undisturbed = !troubles.disturbed(request.who, request.asked, granted)
+            && !troubles.broke(&event.name, request.asked, granted);
         (request.waits && granted >= looked && undisturbed).then_some(Self {
             at: event.at,
             token,
