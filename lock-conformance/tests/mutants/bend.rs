@@ -15,6 +15,17 @@ use lock_core::{
     Grant, LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result, Standing,
 };
 
+/// What a server goes through with all that it has, if it is honest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Upheaval {
+    /// It is killed and comes back, or another one takes its place.
+    Restart,
+    /// Another member leads, in good order.
+    MoveOfTheLeader,
+    /// Its settings are changed.
+    Reconfiguration,
+}
+
 /// What a mutant does instead of the honest thing. One serves all connections of an arena.
 #[async_trait]
 pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
@@ -38,9 +49,19 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
         ErrorKind::Denied
     }
 
-    /// Whether a server that is killed still has its data when it is back.
-    fn survives_a_restart(&self) -> bool {
+    /// Whether a server still has its data afterwards.
+    fn survives(&self, _upheaval: Upheaval) -> bool {
         true
+    }
+
+    /// Whether a script that the server has forgotten is sent to it again.
+    fn sends_scripts_again(&self) -> bool {
+        true
+    }
+
+    /// What is stored beside the locks, without an end.
+    fn keeps(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Hears of every connection that is made.

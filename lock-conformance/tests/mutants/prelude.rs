@@ -1,7 +1,7 @@
 //! What every group of mutants needs.
 
 pub(crate) use std::collections::HashMap;
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use std::time::Duration;
 

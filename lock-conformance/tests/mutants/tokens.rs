@@ -36,7 +36,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         IgnoresTheBase,
         "ignores the fence base, also its own after a loss of data",
-        ["R2.07", "R2.14"],
+        ["R2.07", "R2.14", "R2.21"],
         Behind
     ),
     mutant!(

@@ -22,6 +22,8 @@ pub(super) struct ConnectFar {
     pub(super) network: Arc<Network>,
     /// Whether it waits for the server to answer.
     pub(super) greets: bool,
+    /// Whether it sends a script again that the server has forgotten.
+    pub(super) sends_scripts_again: bool,
 }
 
 #[async_trait]
@@ -36,6 +38,7 @@ impl Connect for ConnectFar {
             server: Arc::clone(&self.server),
             network: Arc::clone(&self.network),
             context,
+            sends_scripts_again: self.sends_scripts_again,
             store: AsyncMutex::new(None),
             pushes,
         });
@@ -55,6 +58,7 @@ struct Session {
     server: Arc<Server>,
     network: Arc<Network>,
     context: Context,
+    sends_scripts_again: bool,
     /// The connection to what is stored, and how often the server had lost its data before.
     store: AsyncMutex<Option<(u64, Arc<dyn Backend>)>>,
     pushes: mpsc::UnboundedSender<Event>,
@@ -94,6 +98,11 @@ impl Session {
         F: Future<Output = Result<T>>,
     {
         self.server.attends().await?;
+        // Asked by its digest, and then once more with its text.
+        if !self.server.knows_scripts(false) && !self.server.knows_scripts(self.sends_scripts_again)
+        {
+            return Err(Error::new(ErrorKind::Protocol, "ask").with_detail("no such script"));
+        }
         self.server.received(text)?;
         request(self.store().await?).await
     }

@@ -11,7 +11,7 @@ use lock_core::Connect;
 use super::client::ConnectFar;
 use super::network::Network;
 use super::server::Server;
-use crate::bend::ConnectBent;
+use crate::bend::{ConnectBent, Upheaval};
 use crate::prelude::*;
 
 /// A client with one bend in front of it and a server with one behind it.
@@ -24,17 +24,7 @@ pub(crate) struct FarHarness {
 pub(crate) fn offers(fault: Fault) -> bool {
     !matches!(
         fault,
-        Fault::FlushScripts
-            | Fault::StepClock
-            | Fault::Records
-            | Fault::HalfOpen
-            | Fault::KillSession
-            | Fault::Compact
-            | Fault::MoveLeader
-            | Fault::Failover
-            | Fault::StopReplication
-            | Fault::Reconfigure
-            | Fault::Witness
+        Fault::StepClock | Fault::KillSession | Fault::Compact | Fault::Witness
     )
 }
 
@@ -86,6 +76,7 @@ impl FarFaults {
             server: Arc::clone(&self.server),
             network,
             greets: self.front.greets(),
+            sends_scripts_again: self.front.sends_scripts_again(),
         };
         ConnectBent::new(Arc::new(far), Arc::clone(&self.front))
     }
@@ -155,6 +146,41 @@ impl Faults for FarFaults {
 
     fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {
         Ok(Box::new(Refused(self.front.refusal())))
+    }
+
+    async fn flush_scripts(&self) -> io::Result<()> {
+        self.server.forget_scripts();
+        Ok(())
+    }
+
+    async fn records(&self) -> io::Result<Vec<String>> {
+        let mut records = self.server.locks().await.map_err(io::Error::other)?;
+        records.extend(self.server.endless());
+        Ok(records)
+    }
+
+    async fn unbounded_records(&self) -> io::Result<Vec<String>> {
+        Ok(self.server.endless())
+    }
+
+    async fn move_leader(&self) -> io::Result<()> {
+        self.server.go_through(Upheaval::MoveOfTheLeader);
+        Ok(())
+    }
+
+    async fn reconfigure(&self) -> io::Result<()> {
+        self.server.go_through(Upheaval::Reconfiguration);
+        Ok(())
+    }
+
+    async fn fail_over(&self) -> io::Result<()> {
+        self.server.fail_over();
+        Ok(())
+    }
+
+    async fn stop_replication(&self) -> io::Result<()> {
+        self.server.stop_replication();
+        Ok(())
     }
 
     async fn obstruct(&self, name: &str) -> io::Result<()> {

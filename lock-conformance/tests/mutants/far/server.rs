@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lock_core::Connect;
 use tokio::sync::watch;
 
-use crate::bend::ConnectBent;
+use crate::bend::{ConnectBent, Upheaval};
 use crate::prelude::*;
 
 #[derive(Debug)]
@@ -18,6 +18,10 @@ pub(super) struct Server {
     log: Shared<Vec<String>>,
     pub(super) connections: AtomicUsize,
     obstacles: Shared<BTreeSet<String>>,
+    /// Whether it knows the scripts that clients have sent.
+    has_scripts: AtomicBool,
+    /// Whether whoever takes its place will have what is written now.
+    replicates: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +48,8 @@ impl Server {
             log: Shared::default(),
             connections: AtomicUsize::new(0),
             obstacles: Shared::default(),
+            has_scripts: AtomicBool::new(true),
+            replicates: AtomicBool::new(true),
         }
     }
 
@@ -55,10 +61,60 @@ impl Server {
     }
 
     pub(super) fn restart(&self) {
-        if !self.bend.survives_a_restart() {
+        self.come_back_from(Upheaval::Restart);
+    }
+
+    /// Closes every connection, and is there again.
+    pub(super) fn go_through(&self, upheaval: Upheaval) {
+        self.kill();
+        self.come_back_from(upheaval);
+    }
+
+    /// Another takes its place, with what was replicated. What is lost is everything: there is one store.
+    pub(super) fn fail_over(&self) {
+        self.kill();
+        if !self.replicates.swap(true, Ordering::Relaxed) {
+            self.lose_everything();
+        }
+        self.restart();
+    }
+
+    pub(super) fn stop_replication(&self) {
+        self.replicates.store(false, Ordering::Relaxed);
+    }
+
+    fn come_back_from(&self, upheaval: Upheaval) {
+        if !self.bend.survives(upheaval) {
             self.lose_everything();
         }
         self.state.send_modify(|state| state.up = true);
+    }
+
+    pub(super) fn forget_scripts(&self) {
+        self.has_scripts.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it knows what to do; asked `with_text` it does from then on.
+    pub(super) fn knows_scripts(&self, with_text: bool) -> bool {
+        self.has_scripts.fetch_or(with_text, Ordering::Relaxed) || with_text
+    }
+
+    /// Every holder and waiter, as text.
+    pub(super) async fn locks(&self) -> Result<Vec<String>> {
+        let store = self.open(operator()).await?;
+        let mut records = Vec::new();
+        for name in store.list("", Cursor::default()).await?.names {
+            let state = store.inspect(&name).await?;
+            let holders = state.holders.iter().map(|holder| holder.nonce);
+            let nonces = holders.chain(state.waiters.iter().map(|waiter| waiter.nonce));
+            records.extend(nonces.map(|nonce| format!("{name} {nonce}")));
+        }
+        Ok(records)
+    }
+
+    /// What it stores that has no end: a hold has its lease, and a place lasts as long as its client.
+    pub(super) fn endless(&self) -> Vec<String> {
+        self.bend.keeps()
     }
 
     pub(super) fn pause(&self, paused: bool) {
@@ -146,4 +202,9 @@ impl Server {
         let now = state.wait_for(wanted).await;
         *now.expect("the sender is borrowed here")
     }
+}
+
+/// Who looks at the server from its own machine.
+fn operator() -> Context {
+    Context::new(Identity::of_this_process("operator"))
 }
