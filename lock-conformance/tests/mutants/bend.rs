@@ -59,6 +59,17 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
         true
     }
 
+    /// The clock on which the store measures leases.
+    fn store_clock(&self) -> Clock {
+        Clock::system()
+    }
+
+    /// Hears that the server's wall clock is so many seconds off from now on.
+    fn wall_clock_set(&self, _seconds: i64) {}
+
+    /// Hears that the server has forgotten its history.
+    fn compacted(&self) {}
+
     /// What is stored beside the locks, without an end.
     fn keeps(&self) -> Vec<String> {
         Vec::new()
@@ -174,7 +185,7 @@ pub(crate) struct Real {
     backend: Arc<dyn Backend>,
     /// Which connection of its arena it is.
     pub(crate) number: usize,
-    /// What the honest backend measures time on.
+    /// What shows the true time.
     pub(crate) clock: Clock,
     origin: Arc<dyn Connect>,
     context: Context,
@@ -220,15 +231,15 @@ impl ConnectBent {
 #[async_trait]
 impl Connect for ConnectBent {
     async fn connect(&self, mut context: Context) -> Result<Arc<dyn Backend>> {
-        // Whatever the client's clock does: the store has one, and that is right.
-        context.clock = Clock::system();
+        // Whatever the client's clock does: the store has one.
+        context.clock = self.bend.store_clock();
         let context = self.bend.context(context);
         let bent: Arc<dyn Backend> = Arc::new(Bent {
             bend: Arc::clone(&self.bend),
             real: Real {
                 backend: self.origin.connect(context.clone()).await?,
                 number: self.connections.fetch_add(1, Ordering::Relaxed),
-                clock: context.clock.clone(),
+                clock: Clock::system(),
                 origin: Arc::clone(&self.origin),
                 context,
             },

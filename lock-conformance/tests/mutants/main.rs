@@ -9,6 +9,7 @@ mod bounds;
 mod cancel;
 mod capability;
 mod clock;
+mod compaction;
 mod core;
 mod document;
 mod exclusion;
@@ -23,11 +24,13 @@ mod outage;
 mod ownership;
 mod prelude;
 mod report;
+mod sessions;
 mod table;
 mod thrift;
 mod tokens;
 mod validity;
 mod waiting;
+mod wall_clock;
 
 use std::process::ExitCode;
 

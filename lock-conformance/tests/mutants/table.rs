@@ -9,16 +9,17 @@ use lock_conformance::{CASES, Case, Need};
 use crate::mutant::Mutant;
 use crate::prelude::capabilities_of_memory;
 use crate::{
-    bounds, cancel, capability, clock, exclusion, far, late, leaks, lease, loss, names, outage,
-    ownership, thrift, tokens, validity, waiting,
+    bounds, cancel, capability, clock, compaction, exclusion, far, late, leaks, lease, loss, names,
+    outage, ownership, sessions, thrift, tokens, validity, waiting, wall_clock,
 };
 
 /// In the order of the rules.
-const GROUPS: [&[Mutant]; 16] = [
+const GROUPS: [&[Mutant]; 19] = [
     exclusion::MUTANTS,
     tokens::MUTANTS,
     validity::MUTANTS,
     clock::MUTANTS,
+    wall_clock::MUTANTS,
     loss::MUTANTS,
     ownership::MUTANTS,
     late::MUTANTS,
@@ -27,6 +28,8 @@ const GROUPS: [&[Mutant]; 16] = [
     cancel::MUTANTS,
     bounds::MUTANTS,
     outage::MUTANTS,
+    sessions::MUTANTS,
+    compaction::MUTANTS,
     names::MUTANTS,
     capability::MUTANTS,
     leaks::MUTANTS,

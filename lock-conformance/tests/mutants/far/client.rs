@@ -4,10 +4,11 @@ use std::future::pending;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lock_core::Connect;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 
 use super::network::Network;
 use super::server::Server;
+use super::sessions::Ends;
 use crate::prelude::*;
 
 /// How often a waiter asks about its place, in case a push was lost.
@@ -34,6 +35,7 @@ impl Connect for ConnectFar {
         }
         self.server.connections.fetch_add(1, Ordering::Relaxed);
         let (pushes, events) = mpsc::unbounded_channel();
+        let (ends, ended) = mpsc::unbounded_channel();
         let session = Arc::new(Session {
             server: Arc::clone(&self.server),
             network: Arc::clone(&self.network),
@@ -41,8 +43,11 @@ impl Connect for ConnectFar {
             sends_scripts_again: self.sends_scripts_again,
             store: AsyncMutex::new(None),
             pushes,
+            ends,
+            ended: watch::Sender::new(0),
         });
         tokio::spawn(tell_of_reconnects(Arc::clone(&session)));
+        tokio::spawn(tell_of_ends(Arc::clone(&session), ended));
         Ok(Arc::new(Far {
             session,
             book: Shared::default(),
@@ -62,6 +67,9 @@ struct Session {
     /// The connection to what is stored, and how often the server had lost its data before.
     store: AsyncMutex<Option<(u64, Arc<dyn Backend>)>>,
     pushes: mpsc::UnboundedSender<Event>,
+    ends: Ends,
+    /// How often it has ended; the client goes on in the next one.
+    ended: watch::Sender<u64>,
 }
 
 impl Session {
@@ -86,6 +94,12 @@ impl Session {
         });
         *store = Some((losses, Arc::clone(&backend)));
         Ok(backend)
+    }
+
+    /// Takes note that one claim of it stands for another.
+    fn replaced(&self, before: &Claim, after: &Claim) {
+        self.server.sessions.forget(before);
+        self.server.sessions.carry(after, &self.ends);
     }
 
     /// Executes a request, as soon as the server attends to it.
@@ -116,9 +130,19 @@ async fn tell_of_reconnects(session: Arc<Session>) {
             () = session.server.killed_since(kills) => {}
         }
         session.server.is_back().await;
+        session.network.passes().await;
         if session.pushes.send(Event::Reconnected).is_err() {
             return;
         }
+    }
+}
+
+async fn tell_of_ends(session: Arc<Session>, mut ended: mpsc::UnboundedReceiver<Vec<Nonce>>) {
+    while let Some(nonces) = ended.recv().await {
+        if session.pushes.send(Event::SessionEnded { nonces }).is_err() {
+            return;
+        }
+        session.ended.send_modify(|count| *count += 1);
     }
 }
 
@@ -183,12 +207,18 @@ impl Far {
         known.clone()
     }
 
+    /// Has the claim ask under another nonce: what ended with a session is over for good.
+    fn begin_anew(&self, claim: &Claim) {
+        self.book.lock().insert(claim.nonce, fresh(claim));
+    }
+
     /// Puts the claim into the queue unless it is there, and says how it stands. Its grant, if it comes
     /// later, is pushed.
     async fn stand(&self, claim: &Claim, push: oneshot::Sender<Grant>) -> Result<Standing> {
         let (known, session) = (self.known(claim), Arc::clone(&self.session));
         let text = format!("stand {}", claim.name);
         self.ask(text, Some(claim), move |store| async move {
+            session.server.sessions.carry(&known, &session.ends);
             let waiting = known.clone();
             let mut acquiring: BoxFuture<'static, _> =
                 async move { store.acquire(&waiting).await }.boxed();
@@ -258,12 +288,15 @@ impl Backend for Far {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
-        let (known, server) = (self.known(claim), Arc::clone(&self.session.server));
+        let (known, session) = (self.known(claim), Arc::clone(&self.session));
         let text = format!("try {}", claim.name);
         let grant = self
             .ask(text, Some(claim), move |store| async move {
                 let grant = store.try_acquire(&known).await?;
-                grant.iter().for_each(|grant| server.granted(grant));
+                if let Some(grant) = &grant {
+                    session.server.sessions.carry(&known, &session.ends);
+                    session.server.granted(grant);
+                }
                 Ok(grant)
             })
             .await?;
@@ -271,6 +304,7 @@ impl Backend for Far {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
+        let mut ended = self.session.ended.subscribe();
         loop {
             let (push, pushed) = oneshot::channel();
             match self.stand(claim, push).await {
@@ -289,6 +323,7 @@ impl Backend for Far {
             tokio::select! {
                 Ok(grant) = pushed => return Ok(Self::heard(claim, &grant)),
                 () = tokio::time::sleep(PLACE_RENEWAL) => {}
+                Ok(()) = ended.changed() => self.begin_anew(claim),
             }
         }
     }
@@ -312,9 +347,12 @@ impl Backend for Far {
     async fn release(&self, claim: &Claim) -> Result<bool> {
         let known = self.known(claim);
         let text = format!("release {}", claim.name);
+        let server = Arc::clone(&self.session.server);
         let held = self
             .ask(text, None, move |store| async move {
-                store.release(&known).await
+                let held = store.release(&known).await?;
+                server.sessions.forget(&known);
+                Ok(held)
             })
             .await?;
         self.book.lock().remove(&claim.nonce);
@@ -323,13 +361,14 @@ impl Backend for Far {
 
     async fn pass(&self, held: &Claim, next: &Claim) -> Result<Passed> {
         let (known, after) = (self.known(held), self.known(next));
-        let server = Arc::clone(&self.session.server);
+        let session = Arc::clone(&self.session);
         let text = format!("pass {}", held.name);
         let passed = self
             .ask(text, Some(next), move |store| async move {
                 let passed = store.pass(&known, &after).await?;
+                session.replaced(&known, &after);
                 if let Standing::Granted(grant) = &passed.next {
-                    server.granted(grant);
+                    session.server.granted(grant);
                 }
                 Ok(passed)
             })
@@ -344,9 +383,12 @@ impl Backend for Far {
     async fn replace(&self, waiting: &Claim, next: &Claim) -> Result<Replaced> {
         let (known, after) = (self.known(waiting), self.known(next));
         let text = format!("replace {}", waiting.name);
+        let session = Arc::clone(&self.session);
         let replaced = self
             .ask(text, Some(next), move |store| async move {
-                store.replace(&known, &after).await
+                let replaced = store.replace(&known, &after).await?;
+                session.replaced(&known, &after);
+                Ok(replaced)
             })
             .await?;
         self.book.lock().remove(&waiting.nonce);

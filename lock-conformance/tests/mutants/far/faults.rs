@@ -22,10 +22,7 @@ pub(crate) struct FarHarness {
 
 /// Whether the cases that inject `fault` can be run.
 pub(crate) fn offers(fault: Fault) -> bool {
-    !matches!(
-        fault,
-        Fault::StepClock | Fault::KillSession | Fault::Compact | Fault::Witness
-    )
+    fault != Fault::Witness
 }
 
 /// Whether the case breaks something.
@@ -146,6 +143,26 @@ impl Faults for FarFaults {
 
     fn wrong_credentials(&self) -> io::Result<Box<dyn Connect>> {
         Ok(Box::new(Refused(self.front.refusal())))
+    }
+
+    async fn step_clock(&self, seconds: i64) -> io::Result<()> {
+        self.server.set_wall_clock(seconds);
+        Ok(())
+    }
+
+    async fn kill_session(&self, name: &str, place: usize) -> io::Result<()> {
+        let name = LockName::new(name).map_err(io::Error::other)?;
+        let ended = self.server.end_session(&name, place).await;
+        match ended.map_err(io::Error::other)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    async fn compact(&self) -> io::Result<()> {
+        self.server.compact();
+        self.front.compacted();
+        Ok(())
     }
 
     async fn flush_scripts(&self) -> io::Result<()> {

@@ -10,5 +10,6 @@ mod client;
 mod faults;
 mod network;
 mod server;
+mod sessions;
 
 pub(crate) use self::faults::{FarHarness, needed, offers};

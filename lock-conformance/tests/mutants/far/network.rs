@@ -52,6 +52,11 @@ impl Network {
         self.until(|state| state.cuts > cuts).await;
     }
 
+    /// Waits until something would pass.
+    pub(super) async fn passes(&self) {
+        self.until(|state| !state.is_dead()).await;
+    }
+
     /// Takes a request to the server, where it is executed whatever becomes of its sender.
     pub(super) fn carry(&self, text: &str, request: Request) {
         let trap = self.trap.lock().take_if(|trap| text.contains(&trap.text));

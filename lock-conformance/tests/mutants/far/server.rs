@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lock_core::Connect;
 use tokio::sync::watch;
 
+use super::sessions::Sessions;
 use crate::bend::{ConnectBent, Upheaval};
 use crate::prelude::*;
 
@@ -17,6 +18,7 @@ pub(super) struct Server {
     last_token: AtomicU64,
     log: Shared<Vec<String>>,
     pub(super) connections: AtomicUsize,
+    pub(super) sessions: Sessions,
     obstacles: Shared<BTreeSet<String>>,
     /// Whether it knows the scripts that clients have sent.
     has_scripts: AtomicBool,
@@ -47,6 +49,7 @@ impl Server {
             last_token: AtomicU64::new(0),
             log: Shared::default(),
             connections: AtomicUsize::new(0),
+            sessions: Sessions::default(),
             obstacles: Shared::default(),
             has_scripts: AtomicBool::new(true),
             replicates: AtomicBool::new(true),
@@ -88,6 +91,38 @@ impl Server {
             self.lose_everything();
         }
         self.state.send_modify(|state| state.up = true);
+    }
+
+    /// Ends the session of whoever stands in this place for the lock; whether somebody does.
+    pub(super) async fn end_session(&self, name: &LockName, place: usize) -> Result<bool> {
+        let store = self.open(operator()).await?;
+        let state = store.inspect(name).await?;
+        let holders: Vec<_> = state.holders.iter().map(|holder| holder.nonce).collect();
+        let waiters = state.waiters.iter().map(|waiter| waiter.nonce);
+        let standing = holders.into_iter().chain(waiters).nth(place);
+        let ended = standing.and_then(|nonce| self.sessions.end(nonce));
+        let Some((claims, session)) = ended else {
+            return Ok(false);
+        };
+        let mut held = Vec::new();
+        for claim in claims {
+            if store.release(&claim).await? {
+                held.push(claim.nonce);
+            }
+        }
+        // A client that has gone does not hear of it.
+        let _ = session.send(held);
+        Ok(true)
+    }
+
+    /// Its leases go by another clock, and that is all there is to it.
+    pub(super) fn set_wall_clock(&self, seconds: i64) {
+        self.bend.wall_clock_set(seconds);
+    }
+
+    /// It keeps no history that it could forget.
+    pub(super) fn compact(&self) {
+        self.bend.compacted();
     }
 
     pub(super) fn forget_scripts(&self) {
