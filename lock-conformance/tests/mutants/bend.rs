@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use lock_conformance::async_trait;
@@ -14,6 +15,9 @@ use lock_core::{
     Backend, Capabilities, Claim, Clock, Connect, Context, Cursor, ErrorKind, Event, FencingToken,
     Grant, LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result, Standing,
 };
+
+/// The claim window that is declared where there is one. A keeper on a busy machine keeps up with it.
+pub(crate) const CLAIM_WINDOW: Duration = Duration::from_millis(600);
 
 /// What a server goes through with all that it has, if it is honest.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,7 +30,7 @@ pub(crate) enum Upheaval {
     Reconfiguration,
 }
 
-/// What a mutant does instead of the honest thing. One serves all connections of an arena.
+/// What a mutant does instead of the honest thing. One serves all connections that a process has in an arena.
 #[async_trait]
 pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
     /// The clock that clients are given instead of the system's.
@@ -57,6 +61,11 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
     /// Whether a script that the server has forgotten is sent to it again.
     fn sends_scripts_again(&self) -> bool {
         true
+    }
+
+    /// For how long a lock is handed off where a claim window is declared.
+    fn claim_window(&self) -> Duration {
+        CLAIM_WINDOW
     }
 
     /// The clock on which the store measures leases.
@@ -96,7 +105,7 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
 
     /// What the client is told of a grant.
     async fn told(&self, _real: &Real, claim: &Claim, grant: Grant) -> Grant {
-        Grant::new(claim, grant.token(), grant.validity())
+        passed_on(claim, &grant)
     }
 
     async fn try_acquire(&self, real: &Real, claim: &Claim) -> Result<Option<Grant>> {
@@ -170,6 +179,15 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
 
     async fn close(&self, real: &Real) -> Result<()> {
         real.close().await
+    }
+}
+
+/// The grant of what was asked for instead of `claim`, as one of `claim`.
+pub(crate) fn passed_on(claim: &Claim, grant: &Grant) -> Grant {
+    let same = Grant::new(claim, grant.token(), grant.validity());
+    match grant.is_provisional() {
+        true => same.provisional(),
+        false => same,
     }
 }
 

@@ -14,6 +14,7 @@ mod core;
 mod document;
 mod exclusion;
 mod far;
+mod hand_off;
 mod late;
 mod leaks;
 mod lease;

@@ -7,14 +7,13 @@ use libtest_mimic::{Failed, Trial};
 use lock_conformance::{CASES, Case, Need};
 
 use crate::mutant::Mutant;
-use crate::prelude::capabilities_of_memory;
 use crate::{
-    bounds, cancel, capability, clock, compaction, exclusion, far, late, leaks, lease, loss, names,
-    outage, ownership, sessions, thrift, tokens, validity, waiting, wall_clock,
+    bounds, cancel, capability, clock, compaction, exclusion, far, hand_off, late, leaks, lease,
+    loss, names, outage, ownership, sessions, thrift, tokens, validity, waiting, wall_clock,
 };
 
 /// In the order of the rules.
-const GROUPS: [&[Mutant]; 19] = [
+const GROUPS: [&[Mutant]; 20] = [
     exclusion::MUTANTS,
     tokens::MUTANTS,
     validity::MUTANTS,
@@ -25,6 +24,7 @@ const GROUPS: [&[Mutant]; 19] = [
     late::MUTANTS,
     lease::MUTANTS,
     waiting::MUTANTS,
+    hand_off::MUTANTS,
     cancel::MUTANTS,
     bounds::MUTANTS,
     outage::MUTANTS,
@@ -51,13 +51,13 @@ pub(crate) fn used_cases() -> impl Iterator<Item = &'static Case> {
     CASES.iter().filter(|case| killed_by(case).next().is_some())
 }
 
-/// The cases that can be run here: those that need nothing, or something that memory declares or that
-/// can be broken in this process.
+/// The cases that can be run here: those that need nothing, or something that is declared or can be
+/// broken in this process.
 fn cases_in_reach() -> impl Iterator<Item = &'static Case> {
-    let capabilities = capabilities_of_memory();
+    let capabilities = far::capabilities(true);
     let met = move |need: &Need| match need {
         Need::Capability(_, has) => has(&capabilities),
-        Need::Fault(fault) => far::offers(*fault),
+        Need::Fault(_) => true,
         Need::Processes => false,
     };
     CASES.iter().filter(move |case| case.needs.iter().all(&met))

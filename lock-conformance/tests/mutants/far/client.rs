@@ -4,11 +4,11 @@ use std::future::pending;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lock_core::Connect;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::network::Network;
-use super::server::Server;
-use super::sessions::Ends;
+use super::server::{Server, capabilities};
+use super::session::Session;
 use crate::prelude::*;
 
 /// How often a waiter asks about its place, in case a push was lost.
@@ -27,27 +27,14 @@ pub(super) struct ConnectFar {
     pub(super) sends_scripts_again: bool,
 }
 
-#[async_trait]
-impl Connect for ConnectFar {
-    async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
+impl ConnectFar {
+    pub(super) async fn open(&self, context: Context) -> Result<Arc<Far>> {
         if self.greets {
             self.server.attends().await?;
         }
         self.server.connections.fetch_add(1, Ordering::Relaxed);
-        let (pushes, events) = mpsc::unbounded_channel();
-        let (ends, ended) = mpsc::unbounded_channel();
-        let session = Arc::new(Session {
-            server: Arc::clone(&self.server),
-            network: Arc::clone(&self.network),
-            context,
-            sends_scripts_again: self.sends_scripts_again,
-            store: AsyncMutex::new(None),
-            pushes,
-            ends,
-            ended: watch::Sender::new(0),
-        });
-        tokio::spawn(tell_of_reconnects(Arc::clone(&session)));
-        tokio::spawn(tell_of_ends(Arc::clone(&session), ended));
+        let (server, network) = (Arc::clone(&self.server), Arc::clone(&self.network));
+        let (session, events) = Session::begin(server, network, context, self.sends_scripts_again);
         Ok(Arc::new(Far {
             session,
             book: Shared::default(),
@@ -57,97 +44,15 @@ impl Connect for ConnectFar {
     }
 }
 
-/// What the server has of one client.
-#[derive(Debug)]
-struct Session {
-    server: Arc<Server>,
-    network: Arc<Network>,
-    context: Context,
-    sends_scripts_again: bool,
-    /// The connection to what is stored, and how often the server had lost its data before.
-    store: AsyncMutex<Option<(u64, Arc<dyn Backend>)>>,
-    pushes: mpsc::UnboundedSender<Event>,
-    ends: Ends,
-    /// How often it has ended; the client goes on in the next one.
-    ended: watch::Sender<u64>,
-}
-
-impl Session {
-    async fn store(&self) -> Result<Arc<dyn Backend>> {
-        let losses = self.server.losses();
-        let mut store = self.store.lock().await;
-        if let Some((before, backend)) = &*store
-            && *before == losses
-        {
-            return Ok(Arc::clone(backend));
-        }
-        let backend = self.server.open(self.context.clone()).await?;
-        let (network, pushes) = (Arc::clone(&self.network), self.pushes.clone());
-        let mut events = backend.events();
-        tokio::spawn(async move {
-            while let Some(event) = events.next().await {
-                if network.push().await {
-                    // A client that has gone hears nothing.
-                    let _ = pushes.send(event);
-                }
-            }
-        });
-        *store = Some((losses, Arc::clone(&backend)));
-        Ok(backend)
-    }
-
-    /// Takes note that one claim of it stands for another.
-    fn replaced(&self, before: &Claim, after: &Claim) {
-        self.server.sessions.forget(before);
-        self.server.sessions.carry(after, &self.ends);
-    }
-
-    /// Executes a request, as soon as the server attends to it.
-    async fn execute<T, F>(
-        &self,
-        text: &str,
-        request: impl FnOnce(Arc<dyn Backend>) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        self.server.attends().await?;
-        // Asked by its digest, and then once more with its text.
-        if !self.server.knows_scripts(false) && !self.server.knows_scripts(self.sends_scripts_again)
-        {
-            return Err(Error::new(ErrorKind::Protocol, "ask").with_detail("no such script"));
-        }
-        self.server.received(text)?;
-        request(self.store().await?).await
-    }
-}
-
-async fn tell_of_reconnects(session: Arc<Session>) {
-    loop {
-        let (cuts, kills) = (session.network.cuts(), session.server.kills());
-        tokio::select! {
-            () = session.network.cut_since(cuts) => {}
-            () = session.server.killed_since(kills) => {}
-        }
-        session.server.is_back().await;
-        session.network.passes().await;
-        if session.pushes.send(Event::Reconnected).is_err() {
-            return;
-        }
-    }
-}
-
-async fn tell_of_ends(session: Arc<Session>, mut ended: mpsc::UnboundedReceiver<Vec<Nonce>>) {
-    while let Some(nonces) = ended.recv().await {
-        if session.pushes.send(Event::SessionEnded { nonces }).is_err() {
-            return;
-        }
-        session.ended.send_modify(|count| *count += 1);
+#[async_trait]
+impl Connect for ConnectFar {
+    async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
+        Ok(self.open(context).await?)
     }
 }
 
 #[derive(Debug)]
-struct Far {
+pub(super) struct Far {
     session: Arc<Session>,
     /// The claims as the server has them. What it reports of their progress is not seen here.
     book: Shared<HashMap<Nonce, Claim>>,
@@ -218,7 +123,7 @@ impl Far {
         let (known, session) = (self.known(claim), Arc::clone(&self.session));
         let text = format!("stand {}", claim.name);
         self.ask(text, Some(claim), move |store| async move {
-            session.server.sessions.carry(&known, &session.ends);
+            session.server.carried.add(&known, &session.ends);
             let waiting = known.clone();
             let mut acquiring: BoxFuture<'static, _> =
                 async move { store.acquire(&waiting).await }.boxed();
@@ -237,9 +142,43 @@ impl Far {
         .await
     }
 
+    /// Stays in the queue until the claim is granted, and reports how far it has come, there and to `heard`.
+    pub(super) async fn wait(
+        &self,
+        claim: &Claim,
+        heard: impl Fn(Reach) + Send + Sync,
+    ) -> Result<Grant> {
+        let report = |reach| {
+            claim.progress.report(reach);
+            heard(reach);
+        };
+        let mut ended = self.session.ended.subscribe();
+        loop {
+            let (push, pushed) = oneshot::channel();
+            match self.stand(claim, push).await {
+                Ok(Standing::Granted(grant)) => return Ok(Self::heard(claim, &grant)),
+                Ok(Standing::Queued) => report(Reach::Queued),
+                Err(error) => {
+                    let in_queue = matches!(claim.progress.reach(), Reach::Queued | Reach::Adrift);
+                    if !in_queue || !error.is_retryable() {
+                        return Err(error);
+                    }
+                    report(Reach::Adrift);
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                Ok(grant) = pushed => return Ok(Self::heard(claim, &grant)),
+                () = tokio::time::sleep(PLACE_RENEWAL) => {}
+                Ok(()) = ended.changed() => self.begin_anew(claim),
+            }
+        }
+    }
+
     /// The grant as core asked for it.
     fn heard(claim: &Claim, grant: &Grant) -> Grant {
-        Grant::new(claim, grant.token(), grant.validity())
+        passed_on(claim, grant)
     }
 
     fn heard_standing(claim: &Claim, standing: Standing) -> Standing {
@@ -284,7 +223,7 @@ async fn push_grant(
 #[async_trait]
 impl Backend for Far {
     fn capabilities(&self) -> Capabilities {
-        capabilities_of_memory()
+        capabilities(self.session.server.has_window)
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
@@ -294,7 +233,7 @@ impl Backend for Far {
             .ask(text, Some(claim), move |store| async move {
                 let grant = store.try_acquire(&known).await?;
                 if let Some(grant) = &grant {
-                    session.server.sessions.carry(&known, &session.ends);
+                    session.server.carried.add(&known, &session.ends);
                     session.server.granted(grant);
                 }
                 Ok(grant)
@@ -304,28 +243,7 @@ impl Backend for Far {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
-        let mut ended = self.session.ended.subscribe();
-        loop {
-            let (push, pushed) = oneshot::channel();
-            match self.stand(claim, push).await {
-                Ok(Standing::Granted(grant)) => return Ok(Self::heard(claim, &grant)),
-                Ok(Standing::Queued) => claim.progress.report(Reach::Queued),
-                Err(error) => {
-                    let in_queue = matches!(claim.progress.reach(), Reach::Queued | Reach::Adrift);
-                    if !in_queue || !error.is_retryable() {
-                        return Err(error);
-                    }
-                    claim.progress.report(Reach::Adrift);
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            }
-            tokio::select! {
-                Ok(grant) = pushed => return Ok(Self::heard(claim, &grant)),
-                () = tokio::time::sleep(PLACE_RENEWAL) => {}
-                Ok(()) = ended.changed() => self.begin_anew(claim),
-            }
-        }
+        self.wait(claim, |_| {}).await
     }
 
     async fn renew(&self, grants: &[&Grant]) -> Vec<Result<Renewal>> {
@@ -351,7 +269,7 @@ impl Backend for Far {
         let held = self
             .ask(text, None, move |store| async move {
                 let held = store.release(&known).await?;
-                server.sessions.forget(&known);
+                server.carried.forget(&known);
                 Ok(held)
             })
             .await?;
@@ -399,13 +317,7 @@ impl Backend for Far {
     }
 
     fn events(&self) -> BoxStream<'static, Event> {
-        match self.events.lock().take() {
-            Some(events) => futures_util::stream::unfold(events, |mut events| async move {
-                events.recv().await.map(|event| (event, events))
-            })
-            .boxed(),
-            None => silence(),
-        }
+        pushed(self.events.lock().take())
     }
 
     async fn inspect(&self, name: &LockName) -> Result<LockState> {

@@ -3,14 +3,15 @@
 use std::io;
 
 use futures_util::future::BoxFuture;
+use lock_conformance::history::Record;
 use lock_conformance::{
-    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Need, Pace, Wire,
+    Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Need, Pace, Wire, Witness,
 };
 use lock_core::Connect;
 
 use super::client::ConnectFar;
 use super::network::Network;
-use super::server::Server;
+use super::server::{Server, capabilities};
 use crate::bend::{ConnectBent, Upheaval};
 use crate::prelude::*;
 
@@ -20,15 +21,22 @@ pub(crate) struct FarHarness {
     pub(crate) behind: fn() -> Arc<dyn Bend>,
 }
 
-/// Whether the cases that inject `fault` can be run.
-pub(crate) fn offers(fault: Fault) -> bool {
-    fault != Fault::Witness
+/// Whether the case takes more than a store: something that breaks, or what memory alone does not declare.
+pub(crate) fn needed(case: &Case) -> bool {
+    let alone = capabilities_of_memory();
+    case.needs.iter().any(|need| match need {
+        Need::Capability(_, has) => !has(&alone),
+        Need::Fault(_) => true,
+        Need::Processes => false,
+    })
 }
 
-/// Whether the case breaks something.
-pub(crate) fn needed(case: &Case) -> bool {
-    let breaks = |need: &Need| matches!(need, Need::Fault(_));
-    case.needs.iter().any(breaks)
+/// Whether the case asks for a claim window. Others run without one, as on memory.
+fn hands_off(case: &Case) -> bool {
+    let (with, without) = (capabilities(true), capabilities(false));
+    case.needs
+        .iter()
+        .any(|need| matches!(need, Need::Capability(_, has) if has(&with) && !has(&without)))
 }
 
 impl Harness for FarHarness {
@@ -42,10 +50,10 @@ impl Harness for FarHarness {
         pace
     }
 
-    fn arena(&self, _case: &Case) -> std::result::Result<Arena, Missing> {
+    fn arena(&self, case: &Case) -> std::result::Result<Arena, Missing> {
         let front = (self.front)();
         let faults = FarFaults {
-            server: Arc::new(Server::new((self.behind)())),
+            server: Arc::new(Server::new((self.behind)(), hands_off(case))),
             network: Arc::default(),
             front: Arc::clone(&front),
         };
@@ -56,8 +64,8 @@ impl Harness for FarHarness {
             .with_faults(Arc::new(faults)))
     }
 
-    fn supports(&self, fault: Fault) -> bool {
-        offers(fault)
+    fn supports(&self, _: Fault) -> bool {
+        true
     }
 }
 
@@ -69,13 +77,17 @@ struct FarFaults {
 
 impl FarFaults {
     fn connect(&self, network: Arc<Network>) -> ConnectBent {
-        let far = ConnectFar {
+        let far = self.connect_honestly(network);
+        ConnectBent::new(Arc::new(far), Arc::clone(&self.front))
+    }
+
+    fn connect_honestly(&self, network: Arc<Network>) -> ConnectFar {
+        ConnectFar {
             server: Arc::clone(&self.server),
             network,
             greets: self.front.greets(),
             sends_scripts_again: self.front.sends_scripts_again(),
-        };
-        ConnectBent::new(Arc::new(far), Arc::clone(&self.front))
+        }
     }
 
     /// How many requests of these kinds the server has had.
@@ -165,6 +177,11 @@ impl Faults for FarFaults {
         Ok(())
     }
 
+    async fn witness(&self) -> io::Result<Box<dyn Witness + '_>> {
+        self.server.ledger.call_witness();
+        Ok(Box::new(FarWitness(Arc::clone(&self.server))))
+    }
+
     async fn flush_scripts(&self) -> io::Result<()> {
         self.server.forget_scripts();
         Ok(())
@@ -203,6 +220,16 @@ impl Faults for FarFaults {
     async fn obstruct(&self, name: &str) -> io::Result<()> {
         self.server.obstruct(name);
         Ok(())
+    }
+}
+
+/// Reads what the server has written down.
+struct FarWitness(Arc<Server>);
+
+#[async_trait]
+impl Witness for FarWitness {
+    async fn records(&self) -> io::Result<Vec<Record>> {
+        Ok(self.0.ledger.records())
     }
 }
 

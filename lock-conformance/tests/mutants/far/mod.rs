@@ -1,15 +1,18 @@
-//! The memory backend behind a network, in one process: for the cases that break something.
+//! The memory backend behind a network: for the cases that break something, or take more than memory has.
 //!
 //! A client sends requests to a server over a network that cuts, holds and drops on demand, and the
-//! server can be stopped, killed and made to forget. Between them they need what every real backend needs:
+//! server can be stopped, killed, moved and made to forget; all of that is in one process. Between them they need what every real backend needs:
 //! an answer of "unknown" for what was sent and not answered, a place in the queue that is asked about
 //! again, and nonces that cannot win once they are given up. A mutant stands in front of the client, or
 //! behind the server.
 
+mod carried;
 mod client;
 mod faults;
 mod network;
 mod server;
-mod sessions;
+mod session;
+mod store;
 
-pub(crate) use self::faults::{FarHarness, needed, offers};
+pub(crate) use self::faults::{FarHarness, needed};
+pub(crate) use self::server::capabilities;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use lock_core::Connect;
 use tokio::sync::watch;
 
-use super::sessions::Sessions;
+use super::carried::Carried;
+use super::store::{Ledger, Store};
 use crate::bend::{ConnectBent, Upheaval};
 use crate::prelude::*;
 
@@ -14,11 +15,14 @@ pub(super) struct Server {
     bend: Arc<dyn Bend>,
     state: watch::Sender<State>,
     store: Shared<ConnectBent>,
+    pub(super) ledger: Arc<Ledger>,
+    /// Whether it hands locks off for a claim window.
+    pub(super) has_window: bool,
     /// What a store that replaces a lost one has to count on from.
     last_token: AtomicU64,
     log: Shared<Vec<String>>,
     pub(super) connections: AtomicUsize,
-    pub(super) sessions: Sessions,
+    pub(super) carried: Carried,
     obstacles: Shared<BTreeSet<String>>,
     /// Whether it knows the scripts that clients have sent.
     has_scripts: AtomicBool,
@@ -36,9 +40,12 @@ struct State {
 }
 
 impl Server {
-    pub(super) fn new(bend: Arc<dyn Bend>) -> Self {
+    pub(super) fn new(bend: Arc<dyn Bend>, has_window: bool) -> Self {
+        let ledger = Arc::new(Ledger::new(has_window.then(|| bend.claim_window())));
         Self {
-            store: Shared::new(ConnectBent::to_memory(Arc::clone(&bend))),
+            store: Shared::new(empty(&ledger, &bend)),
+            ledger,
+            has_window,
             bend,
             state: watch::Sender::new(State {
                 up: true,
@@ -49,7 +56,7 @@ impl Server {
             last_token: AtomicU64::new(0),
             log: Shared::default(),
             connections: AtomicUsize::new(0),
-            sessions: Sessions::default(),
+            carried: Carried::default(),
             obstacles: Shared::default(),
             has_scripts: AtomicBool::new(true),
             replicates: AtomicBool::new(true),
@@ -100,7 +107,7 @@ impl Server {
         let holders: Vec<_> = state.holders.iter().map(|holder| holder.nonce).collect();
         let waiters = state.waiters.iter().map(|waiter| waiter.nonce);
         let standing = holders.into_iter().chain(waiters).nth(place);
-        let ended = standing.and_then(|nonce| self.sessions.end(nonce));
+        let ended = standing.and_then(|nonce| self.carried.end_session_of(nonce));
         let Some((claims, session)) = ended else {
             return Ok(false);
         };
@@ -157,7 +164,7 @@ impl Server {
     }
 
     pub(super) fn lose_everything(&self) {
-        *self.store.lock() = ConnectBent::to_memory(Arc::clone(&self.bend));
+        *self.store.lock() = empty(&self.ledger, &self.bend);
         self.state.send_modify(|state| state.losses += 1);
     }
 
@@ -237,6 +244,19 @@ impl Server {
         let now = state.wait_for(wanted).await;
         *now.expect("the sender is borrowed here")
     }
+}
+
+/// What the server declares: what memory does, and a claim window where it has one.
+pub(crate) fn capabilities(has_window: bool) -> Capabilities {
+    let mut capabilities = capabilities_of_memory();
+    capabilities.claim_window = has_window.then_some(CLAIM_WINDOW);
+    capabilities
+}
+
+/// A store without locks.
+fn empty(ledger: &Arc<Ledger>, bend: &Arc<dyn Bend>) -> ConnectBent {
+    let store = Store::new(Arc::clone(ledger));
+    ConnectBent::new(Arc::new(store), Arc::clone(bend))
 }
 
 /// Who looks at the server from its own machine.

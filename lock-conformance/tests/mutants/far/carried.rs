@@ -1,4 +1,4 @@
-//! Which session carries which claim, at the server.
+//! Which session of a client carries which claim, as the server has it.
 
 use tokio::sync::mpsc;
 
@@ -9,10 +9,10 @@ pub(super) type Ends = mpsc::UnboundedSender<Vec<Nonce>>;
 
 /// Every claim that came in a session.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Shared<HashMap<Nonce, (Claim, Ends)>>);
+pub(super) struct Carried(Shared<HashMap<Nonce, (Claim, Ends)>>);
 
-impl Sessions {
-    pub(super) fn carry(&self, claim: &Claim, session: &Ends) {
+impl Carried {
+    pub(super) fn add(&self, claim: &Claim, session: &Ends) {
         let carried = (claim.clone(), session.clone());
         self.0.lock().insert(claim.nonce, carried);
     }
@@ -22,7 +22,7 @@ impl Sessions {
     }
 
     /// Ends the session that carries this claim: everything that it carried, and where to tell it.
-    pub(super) fn end(&self, nonce: Nonce) -> Option<(Vec<Claim>, Ends)> {
+    pub(super) fn end_session_of(&self, nonce: Nonce) -> Option<(Vec<Claim>, Ends)> {
         let mut carried = self.0.lock();
         let session = carried.get(&nonce)?.1.clone();
         let ended = carried.extract_if(|_, (_, other)| other.same_channel(&session));
