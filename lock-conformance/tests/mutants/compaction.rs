@@ -12,7 +12,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     mutant!(
         ForgetsWaitersWithItsHistory,
-        "serves nobody who came before it has forgotten its history",
+        "forgets those who wait when it forgets its history",
         ["R7.32"],
         Behind
     ),

@@ -11,7 +11,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         EndsNoLease,
         "keeps every lease for an hour",
-        ["R6.01", "R6.12"]
+        ["R1.07", "R1.08", "R6.01", "R6.07", "R6.12"]
     ),
     mutant!(
         AnswersNoRenewal,

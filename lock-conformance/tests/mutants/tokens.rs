@@ -40,6 +40,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         Behind
     ),
     mutant!(
+        TellsOtherTokens,
+        "tells its clients tokens that it has not recorded",
+        ["R2.23"],
+        Behind
+    ),
+    mutant!(
         RepeatsABrokenToken,
         "gives the token of a broken hold to the next one",
         ["R2.09"]
@@ -170,6 +176,16 @@ impl Bend for IgnoresTheBase {
     fn context(&self, mut context: Context) -> Context {
         context.fence_base = 0;
         context
+    }
+}
+
+#[derive(Debug, Default)]
+struct TellsOtherTokens;
+
+#[async_trait]
+impl Bend for TellsOtherTokens {
+    async fn told(&self, _: &Real, claim: &Claim, grant: Grant) -> Grant {
+        with_token(claim, &grant, grant.token().get() * 2)
     }
 }
 

@@ -1,6 +1,7 @@
 //! R2 and R6: wall clocks that are believed in.
 
 use std::sync::atomic::AtomicI64;
+use std::time::SystemTime;
 
 use lock_core::ManualClock;
 
@@ -25,6 +26,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "ends leases when its wall clock jumps ahead, and goes on renewing them",
         ["R6.11"],
         Behind
+    ),
+    mutant!(
+        TakesTokensFromTheClient,
+        "takes its tokens from the client's wall clock",
+        ["R2.22"]
+    ),
+    mutant!(
+        EndsLeasesByTheClientsClock,
+        "takes a lease for over when the client's wall clock says so",
+        ["R6.21"]
     ),
 ];
 
@@ -145,5 +156,50 @@ impl Bend for RenewsWhatItsWallClockEnded {
 
     fn events(&self, _: &Real) -> BoxStream<'static, Event> {
         silence()
+    }
+}
+
+/// The wall clock of this process.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "believing in the wall clock is what is wrong here"
+)]
+fn wall_time() -> Duration {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_1970.expect("no test sets a clock so far back")
+}
+
+#[derive(Debug, Default)]
+struct TakesTokensFromTheClient;
+
+#[async_trait]
+impl Bend for TakesTokensFromTheClient {
+    async fn told(&self, _: &Real, claim: &Claim, grant: Grant) -> Grant {
+        let micros = u64::try_from(wall_time().as_micros()).expect("no clock shows that");
+        Grant::new(claim, token(micros), grant.validity())
+    }
+}
+
+/// When each lease ends, as the client reckons.
+#[derive(Debug, Default)]
+struct EndsLeasesByTheClientsClock(Shared<HashMap<Nonce, Duration>>);
+
+#[async_trait]
+impl Bend for EndsLeasesByTheClientsClock {
+    async fn told(&self, _: &Real, claim: &Claim, grant: Grant) -> Grant {
+        self.0.lock().insert(claim.nonce, wall_time() + claim.ttl);
+        passed_on(claim, &grant)
+    }
+
+    async fn renew(&self, real: &Real, grants: &[&Grant]) -> Vec<Result<Renewal>> {
+        let mut answers = real.renew(grants).await;
+        for (grant, answer) in grants.iter().zip(&mut answers) {
+            let (claim, now) = (grant.claim(), wall_time());
+            let end = self.0.lock().insert(claim.nonce, now + claim.ttl);
+            if end.is_some_and(|end| end < now) {
+                *answer = Ok(Renewal::Gone);
+            }
+        }
+        answers
     }
 }

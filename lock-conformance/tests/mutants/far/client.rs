@@ -113,6 +113,7 @@ impl Far {
     }
 
     /// Has the claim ask under another nonce: what ended with a session is over for good.
+    /// Pushes about it then name a nonce that core does not know; it hears by its validity and renewals.
     fn begin_anew(&self, claim: &Claim) {
         self.book.lock().insert(claim.nonce, fresh(claim));
     }

@@ -1,6 +1,7 @@
-//! The harness of the cases that break something.
+//! The harness of the cases that break something, or take more than a store.
 
 use std::io;
+use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
 use lock_conformance::history::Record;
@@ -8,8 +9,11 @@ use lock_conformance::{
     Arena, Case, Fault, Faults, Harness, HeldRequest, Missing, Need, Pace, Wire, Witness,
 };
 use lock_core::Connect;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use super::client::ConnectFar;
+use super::door;
 use super::network::Network;
 use super::server::{Server, capabilities};
 use crate::bend::{ConnectBent, Upheaval};
@@ -18,16 +22,25 @@ use crate::prelude::*;
 /// A client with one bend in front of it and a server with one behind it.
 pub(crate) struct FarHarness {
     pub(crate) front: fn() -> Arc<dyn Bend>,
+    /// The mutant in front, for worker processes; `None` for the honest one.
+    pub(crate) front_name: Option<&'static str>,
     pub(crate) behind: fn() -> Arc<dyn Bend>,
 }
 
-/// Whether the case takes more than a store: something that breaks, or what memory alone does not declare.
+/// How a worker process finds the server, and what is in front of it there.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Spec {
+    pub(crate) front: Option<String>,
+    pub(crate) socket: PathBuf,
+}
+
+/// Whether the case takes more than a store: something that breaks, processes, or what memory alone does not
+/// declare.
 pub(crate) fn needed(case: &Case) -> bool {
     let alone = capabilities_of_memory();
     case.needs.iter().any(|need| match need {
         Need::Capability(_, has) => !has(&alone),
-        Need::Fault(_) => true,
-        Need::Processes => false,
+        Need::Fault(_) | Need::Processes => true,
     })
 }
 
@@ -37,6 +50,20 @@ fn hands_off(case: &Case) -> bool {
     case.needs
         .iter()
         .any(|need| matches!(need, Need::Capability(_, has) if has(&with) && !has(&without)))
+}
+
+impl FarHarness {
+    /// Opens the server's door: what a worker has to be told, and the directory that it is in.
+    fn let_processes_in(&self, faults: &FarFaults) -> io::Result<(String, TempDir)> {
+        let dir = tempfile::Builder::new()
+            .prefix("distlock-mutant-")
+            .tempdir()?;
+        let socket = dir.path().join("socket");
+        door::open(&socket, faults.connect_honestly(Arc::default()))?;
+        let front = self.front_name.map(str::to_owned);
+        let spec = serde_json::to_string(&Spec { front, socket })?;
+        Ok((spec, dir))
+    }
 }
 
 impl Harness for FarHarness {
@@ -57,11 +84,18 @@ impl Harness for FarHarness {
             network: Arc::default(),
             front: Arc::clone(&front),
         };
+        let (spec, dir) = self.let_processes_in(&faults)?;
         let direct = faults.connect(Arc::default());
         let proxied = faults.connect(Arc::clone(&faults.network));
         Ok(Arena::new(move || Box::new(direct.clone()))
             .with_proxied(move || Box::new(proxied.clone()))
-            .with_faults(Arc::new(faults)))
+            .with_faults(Arc::new(faults))
+            .with_spec(spec)
+            .keeping(dir))
+    }
+
+    fn crosses_processes(&self) -> bool {
+        true
     }
 
     fn supports(&self, _: Fault) -> bool {

@@ -247,7 +247,7 @@ impl Server {
 }
 
 /// What the server declares: what memory does, and a claim window where it has one.
-pub(crate) fn capabilities(has_window: bool) -> Capabilities {
+pub(super) fn capabilities(has_window: bool) -> Capabilities {
     let mut capabilities = capabilities_of_memory();
     capabilities.claim_window = has_window.then_some(CLAIM_WINDOW);
     capabilities
