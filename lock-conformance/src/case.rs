@@ -90,6 +90,10 @@ pub enum Fault {
     StepClock,
     /// [`Faults::cut`](crate::Faults::cut).
     Cut,
+    /// [`Faults::reset`](crate::Faults::reset).
+    Reset,
+    /// [`Faults::delay`](crate::Faults::delay).
+    Delay,
     /// [`Faults::black_hole`](crate::Faults::black_hole).
     BlackHole,
     /// [`Faults::hold_replies`](crate::Faults::hold_replies).
@@ -139,6 +143,8 @@ impl Fault {
             Self::FlushScripts => "making the server forget its scripts",
             Self::StepClock => "stepping the server's clock",
             Self::Cut => "cutting connections",
+            Self::Reset => "resetting connections",
+            Self::Delay => "a slow network",
             Self::BlackHole => "a connection on which nothing arrives",
             Self::HoldReplies => "holding replies back",
             Self::DropReplies => "dropping replies",
@@ -197,7 +203,7 @@ impl From<()> for Outcome {
 #[derive(Clone, Debug)]
 pub struct Failure {
     what: String,
-    seed: Option<u64>,
+    is_verdict: bool,
 }
 
 impl Failure {
@@ -206,18 +212,22 @@ impl Failure {
     pub fn new(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
-            seed: None,
+            is_verdict: true,
         }
     }
 
-    /// The same failure of a case that went by this seed.
-    pub(crate) fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
+    /// A failure that says nothing of what must hold: the case hung, or panicked, or did not come as far as
+    /// trying. No declared deviation covers it.
+    pub(crate) fn no_verdict(what: impl Into<String>) -> Self {
+        Self {
+            is_verdict: false,
+            ..Self::new(what)
+        }
     }
 
-    pub(crate) const fn seed(&self) -> Option<u64> {
-        self.seed
+    /// Whether it was seen that something does not hold.
+    pub(crate) const fn is_verdict(&self) -> bool {
+        self.is_verdict
     }
 }
 

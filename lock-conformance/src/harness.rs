@@ -269,6 +269,16 @@ pub trait Faults: Send + Sync + 'static {
         on_wire(self.wire(), Fault::Cut).map(Wire::cut)
     }
 
+    /// Cuts every connection there is with a reset, as a router that has forgotten them does; new ones work.
+    async fn reset(&self) -> io::Result<()> {
+        on_wire(self.wire(), Fault::Reset).map(Wire::reset)
+    }
+
+    /// From now on everything arrives so much later than it was sent, each way. Zero takes that back.
+    async fn delay(&self, each_way: Duration) -> io::Result<()> {
+        on_wire(self.wire(), Fault::Delay).map(|wire| wire.delay(each_way))
+    }
+
     /// While on, nothing passes in either direction, and nothing is refused.
     async fn black_hole(&self, on: bool) -> io::Result<()> {
         on_wire(self.wire(), Fault::BlackHole).map(|wire| wire.black_hole(on))
@@ -367,12 +377,14 @@ pub trait Faults: Send + Sync + 'static {
     }
 
     /// Kills the server that leads, and has another take its place. Clients of the arena reach that one
-    /// without being told, if need be on a new connection.
+    /// without being told, if need be on a new connection. Where nobody is left who could lead, fails with
+    /// [`io::ErrorKind::NotFound`].
     async fn fail_over(&self) -> io::Result<()> {
         absent(Fault::Failover)
     }
 
-    /// What is written from now on is lost by a [`fail_over`](Self::fail_over).
+    /// What is written from now on is lost by a [`fail_over`](Self::fail_over). Where nobody is left who could
+    /// lead, fails with [`io::ErrorKind::NotFound`].
     async fn stop_replication(&self) -> io::Result<()> {
         absent(Fault::StopReplication)
     }
@@ -388,6 +400,12 @@ pub trait Faults: Send + Sync + 'static {
         Err(absent_error(Fault::Witness))
     }
 
+    /// Whether what a [`witness`](Self::witness) says is whole also when this was done to the server meanwhile.
+    fn witness_outlives(&self, fault: Fault) -> bool {
+        let _ = fault;
+        false
+    }
+
     /// Stores something that is no lock where the records of the lock `name` would be.
     async fn obstruct(&self, name: &str) -> io::Result<()> {
         let _ = name;
@@ -400,6 +418,10 @@ pub trait Faults: Send + Sync + 'static {
 pub trait Wire: Send + Sync {
     /// As [`Faults::cut`].
     fn cut(&self);
+    /// As [`Faults::reset`].
+    fn reset(&self);
+    /// As [`Faults::delay`].
+    fn delay(&self, each_way: Duration);
     /// As [`Faults::black_hole`].
     fn black_hole(&self, on: bool);
     /// As [`Faults::hold_replies`].

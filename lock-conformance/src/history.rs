@@ -21,11 +21,12 @@ mod shrink;
 mod trouble;
 
 pub use self::check::{
-    Terms, Violation, check_all, check_calm, check_exclusion, check_foreign_release,
-    check_indeterminate, check_loss_before_grant, check_order, check_progress, check_record,
-    check_resource, check_rest, check_tokens, check_validity, check_workload, lost_updates,
+    Terms, Violation, check_all, check_bounds, check_calm, check_exclusion, check_foreign_release,
+    check_indeterminate, check_loss_before_grant, check_order, check_progress, check_prompt,
+    check_record, check_renewal, check_resource, check_rest, check_tokens, check_validity,
+    check_workload, lost_updates,
 };
-pub use self::event::{Event, Left, Loss, Refusal, Trouble, What};
+pub use self::event::{Event, Hits, Left, Loss, Refusal, Trouble, What};
 pub use self::record::{Record, Stood};
 pub use self::recorder::Recorder;
 pub use self::shrink::shrink;

@@ -39,6 +39,7 @@
 
 mod case;
 mod cases;
+mod environment;
 mod faketime;
 #[cfg(feature = "servers")]
 pub mod fault;

@@ -13,7 +13,7 @@ const CASE: &str = "case ";
 /// What the last panic on a thread with this name said.
 static PANICS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
 
-/// How many there were on all other threads: those that a backend or core has for itself.
+/// How many there were on all other threads, those that a backend or core has for itself, and in worker processes.
 static ELSEWHERE: AtomicU64 = AtomicU64::new(0);
 
 /// The name of one run of one case, and of all threads of its runtime.
@@ -43,6 +43,20 @@ pub(crate) fn remember() {
             }
         }));
     });
+}
+
+/// Tells `report` what panics in this process from now on: in one that works for another, which would not hear of it.
+pub(crate) fn report_to(report: impl Fn(String) + Send + Sync + 'static) {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        usual(info);
+        report(info.to_string());
+    }));
+}
+
+/// Counts a panic in a process that works for this one.
+pub(crate) fn heard() {
+    ELSEWHERE.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What has panicked on the threads of this run since the last time somebody asked.

@@ -12,6 +12,7 @@ use lock_core::{Capabilities, Clock};
 
 use crate::case::{Case, Failure, Need, Outcome, Tier, Verdict};
 use crate::cases::{CASES, ENTRIES, Entry};
+use crate::environment;
 use crate::harness::{Harness, Missing};
 use crate::history::Recorder;
 use crate::panics;
@@ -20,6 +21,7 @@ use crate::report::{CaseResult, Declared, DeclaredDeviation, Ending, Report, SUI
 use crate::stand::Stand;
 use crate::torture::{self, Torture};
 use crate::worker::worker_entry;
+use crate::workload;
 
 /// How many cases run side by side unless the command line says otherwise. Most of them wait most of
 /// the time, so this is not bound to the number of cores.
@@ -51,27 +53,41 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
     if let Some(code) = worker_entry(&*harness) {
         return code;
     }
-    if let Some(torture) = Torture::from_env() {
-        return torture::run_as_program(harness, &torture);
-    }
+    let tier = match (Torture::from_env(), workload::seed(), tier()) {
+        (Err(wrong), ..) | (_, Err(wrong), _) | (.., Err(wrong)) => {
+            say(&wrong);
+            return ExitCode::FAILURE;
+        }
+        (Ok(Some(torture)), ..) => return torture::run_as_program(harness, &torture),
+        (Ok(None), Ok(_), Ok(tier)) => tier,
+    };
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(THREADS);
-    let tier = match std::env::var("LOCK_TEST_TIER").is_ok_and(|tier| tier == "full") {
-        true => Tier::Full,
-        false => Tier::Fast,
-    };
     let suite = Arc::new(Suite::new(harness));
-    let trials = ENTRIES
-        .iter()
-        .map(|entry| {
-            let (suite, case) = (Arc::clone(&suite), &entry.case);
-            Trial::ignorable_test(case.title(), move || completion(suite.run(entry)))
-                .with_ignored_flag(!tier.includes(case.tier))
-        })
-        .collect();
+    let cases = ENTRIES.iter().map(|entry| {
+        let (suite, case) = (Arc::clone(&suite), &entry.case);
+        let run = move || completion(suite.keep(suite.run(entry)));
+        Trial::ignorable_test(case.title(), run).with_ignored_flag(!tier.includes(case.tier))
+    });
+    let of_no_case = suite.deviations_of_no_case().map(|result| {
+        let suite = Arc::clone(&suite);
+        let title = format!("{}::{}", result.id, result.name);
+        Trial::ignorable_test(title, move || completion(suite.keep(result)))
+    });
+    let trials = cases.chain(of_no_case).collect();
     let conclusion = libtest_mimic::run(&args, trials);
     if args.list {
         return ExitCode::SUCCESS;
+    }
+    let elsewhere = panics::elsewhere();
+    if elsewhere > 0 {
+        let case = Case::base("R0.01", "no_thread_of_a_client_panics");
+        let what = format!(
+            "{elsewhere} panics on threads of no case, such as those of clients; they are shown above"
+        );
+        say(&what);
+        let ending = Ending::Failed(what);
+        suite.keep(CaseResult::new(&case, ending, Duration::ZERO));
     }
     let report = suite.report(tier);
     say(report.summary().trim_end());
@@ -81,11 +97,7 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
         say(&format!("the report cannot be written to {dir:?}: {error}"));
         return ExitCode::FAILURE;
     }
-    let elsewhere = panics::elsewhere();
     if elsewhere > 0 {
-        say(&format!(
-            "{elsewhere} panics on threads of no case, such as those of clients; they are shown above"
-        ));
         return ExitCode::FAILURE;
     }
     let selected = args.filter.is_some() || !args.skip.is_empty();
@@ -121,10 +133,29 @@ pub fn run_each(
     mut seen: impl FnMut(&CaseResult),
 ) -> Report {
     let suite = Suite::new(Arc::new(harness));
+    for result in suite.deviations_of_no_case() {
+        seen(&suite.keep(result));
+    }
     for entry in ENTRIES.iter().filter(|entry| wanted(&entry.case)) {
-        seen(&suite.run(entry));
+        let elsewhere = panics::elsewhere();
+        let mut result = suite.run(entry);
+        if panics::elsewhere() > elsewhere && result.ending == Ending::Passed {
+            let what = "a thread of a client panicked; what it said is shown above";
+            result.ending = Ending::Failed(what.to_owned());
+        }
+        seen(&suite.keep(result));
     }
     suite.report(tier)
+}
+
+/// The tier that `LOCK_TEST_TIER` asks for.
+fn tier() -> Result<Tier, String> {
+    let tier = environment::option("LOCK_TEST_TIER", "fast or full", |text| match text {
+        "fast" => Some(Tier::Fast),
+        "full" => Some(Tier::Full),
+        _ => None,
+    });
+    Ok(tier?.unwrap_or(Tier::Fast))
 }
 
 fn completion(result: CaseResult) -> Result<Completion, Failed> {
@@ -189,16 +220,34 @@ impl Suite {
             (Ok(Attempt::Made(Outcome::Passed)), _) => Ending::Passed,
             (Ok(Attempt::Made(Outcome::Skipped(why))), _) => Ending::Skipped(why),
             (Ok(Attempt::Missing(what)), _) => Ending::Missing(what),
-            (Err(_), Some(deviation)) => Ending::Deviates(deviation.reason.to_owned()),
-            (Err(failure), None) => {
+            (Err(failure), Some(deviation)) if failure.is_verdict() => {
+                Ending::Deviates(deviation.reason.to_owned())
+            }
+            (Err(failure), _) => {
                 let again = self.harness.again(case).unwrap_or_else(|| command(case));
                 Ending::Failed(explain(case, &failure, &recorder, &again))
             }
         };
         let took = clock.now().saturating_since(began);
-        let result = CaseResult::new(case, ending, took);
+        CaseResult::new(case, ending, took)
+    }
+
+    /// Puts the result into the report.
+    fn keep(&self, result: CaseResult) -> CaseResult {
         self.results().push(result.clone());
         result
+    }
+
+    /// A failure for every declared deviation that is of no case: what it is to excuse, nobody knows.
+    fn deviations_of_no_case(&self) -> impl Iterator<Item = CaseResult> {
+        let declared = self.harness.deviations().iter();
+        let of_no_case =
+            declared.filter(|deviation| CASES.iter().all(|case| case.id != deviation.case));
+        of_no_case.map(|deviation| {
+            let case = Case::base(deviation.case, "declared_deviation_is_of_a_case");
+            let ending = Ending::Failed("the suite has no such case".to_owned());
+            CaseResult::new(&case, ending, Duration::ZERO)
+        })
     }
 
     fn results(&self) -> MutexGuard<'_, Vec<CaseResult>> {
@@ -288,12 +337,12 @@ impl Suite {
                 }
                 verdict
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(Failure::new(format!(
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(Failure::no_verdict(format!(
                 "it hangs: still running after {:?}",
                 case.deadline
             ))),
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                Err(Failure::new("its thread ended without an answer"))
+                Err(Failure::no_verdict("its thread ended without an answer"))
             }
         }
     }
@@ -332,7 +381,7 @@ fn on_runtime(
             what,
             allowed: true,
         })) => Ok(Attempt::Missing(what)),
-        Ok(Err(absent)) => Err(Failure::new(absent.to_string())),
+        Ok(Err(absent)) => Err(Failure::no_verdict(absent.to_string())),
         Ok(Ok(arena)) => {
             let work = AssertUnwindSafe(|| {
                 runtime.block_on(async {
@@ -360,14 +409,14 @@ fn on_runtime(
     runtime.shutdown_timeout(WIND_DOWN);
     let verdict = match (verdict, panics::take(thread)) {
         // Nobody waited for that task: what it should have done did not show.
-        (Ok(_), Some(said)) => Err(Failure::new(format!("in the background, {said}"))),
+        (Ok(_), Some(said)) => Err(Failure::no_verdict(format!("in the background, {said}"))),
         (verdict, _) => verdict,
     };
     (asked, verdict)
 }
 
 fn panicked(thread: &str) -> Failure {
-    Failure::new(panics::take(thread).unwrap_or_else(|| "it panicked".to_owned()))
+    Failure::no_verdict(panics::take(thread).unwrap_or_else(|| "it panicked".to_owned()))
 }
 
 /// A failure as it is reported: what was seen, the end of the history, and how to see it again.
@@ -379,7 +428,7 @@ fn explain(case: &Case, failure: &Failure, recorder: &Recorder, again: &str) -> 
         text.push_str(&history);
     }
     text.push_str("again: ");
-    if let Some(seed) = failure.seed() {
+    if let Some(seed) = recorder.seed() {
         text.push_str(&format!("{}={seed} ", crate::workload::SEED));
     }
     text.push_str(again);

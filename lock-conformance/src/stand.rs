@@ -123,6 +123,11 @@ impl Stand {
         self.0.harness.supports(fault)
     }
 
+    /// Whether its arena was made for this fault.
+    pub(crate) fn injects(&self, fault: Fault) -> bool {
+        self.0.case.injects(fault)
+    }
+
     /// Whether there can be worker processes here.
     pub(crate) fn crosses_processes(&self) -> bool {
         self.0.harness.crosses_processes() && self.0.arena.spec.is_some()

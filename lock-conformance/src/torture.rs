@@ -17,8 +17,9 @@ use std::time::Duration;
 use lock_core::Clock;
 
 use self::interrupt::Interrupt;
-use self::round::Ended;
+use self::round::{Ended, Themes};
 use self::summary::Summary;
+use crate::environment;
 use crate::harness::Harness;
 use crate::program::this_program;
 use crate::workload::Plan;
@@ -67,21 +68,26 @@ pub struct Bad {
 impl Torture {
     /// What the environment asks for: `LOCK_TORTURE_MINUTES`, which may be a fraction,
     /// `LOCK_TORTURE_ROUNDS`, and `LOCK_TORTURE_SEED`. `None` without the first two.
-    #[must_use]
-    pub fn from_env() -> Option<Self> {
-        let number = |name| std::env::var(name).ok();
-        let minutes = number(MINUTES).and_then(|minutes| minutes.parse::<f64>().ok());
-        let rounds = number(ROUNDS).and_then(|rounds| rounds.parse().ok());
-        let length = minutes.and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok());
-        let seed = number(SEED).and_then(|seed| seed.parse().ok());
-        match (length, rounds) {
+    ///
+    /// # Errors
+    /// When one of them is no such number, or there is a seed and nothing else.
+    pub fn from_env() -> Result<Option<Self>, String> {
+        let length = environment::option(MINUTES, "a number of minutes", |text| {
+            let minutes: f64 = text.parse().ok()?;
+            Duration::try_from_secs_f64(minutes * 60.0).ok()
+        })?;
+        let (rounds, seed) = (environment::number(ROUNDS)?, environment::number(SEED)?);
+        Ok(match (length, rounds) {
+            (None, None) if seed.is_some() => {
+                return Err(format!("{SEED} without {MINUTES} or {ROUNDS}: how long?"));
+            }
             (None, None) => None,
             _ => Some(Self {
                 length: length.unwrap_or(Duration::MAX),
                 rounds,
                 seed: seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)),
             }),
-        }
+        })
     }
 }
 
@@ -102,14 +108,16 @@ fn torture_until(
     let mut summary = Summary::default();
     let mut seed = torture.seed;
     let mut verdict = None;
+    let mut themes = Themes::of(&*harness);
     say(&format!("torturing {} from seed {seed} on", harness.name()));
+    say(&themes.to_string());
     while verdict.is_none()
         && !interrupt.has_come()
         && summary.rounds() < torture.rounds.unwrap_or(u64::MAX)
         && clock.now().saturating_since(began) < torture.length
     {
         let round = clock.now();
-        match round::play(Arc::clone(&harness), seed, interrupt) {
+        match round::play_in_time(Arc::clone(&harness), &themes, seed, interrupt) {
             Ended::Good(done) => {
                 let took = clock.now().saturating_since(round);
                 say(&summary.add(seed, &done, took));
@@ -122,7 +130,17 @@ fn torture_until(
                 ));
                 verdict = Some(Verdict::Bad(Box::new(Bad { seed, plan, report })));
             }
-            Ended::Missing(what) => verdict = Some(Verdict::Missing(what)),
+            Ended::Missing { theme, what } => {
+                say(&format!(
+                    "no more rounds of {theme}, as was allowed: {what}"
+                ));
+                themes.leave_out(theme);
+                if themes.is_empty() {
+                    verdict = Some(Verdict::Missing(what));
+                }
+                // The same seed means another round now.
+                continue;
+            }
             Ended::Interrupted => break,
         }
         seed = next(seed);

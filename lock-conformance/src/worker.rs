@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use crate::case::Failure;
 use crate::faketime::{self, WallClock, WallClocks};
 use crate::harness::{Harness, Pace};
 use crate::history::{Event, Left, Recorder, Refusal, What};
+use crate::panics;
 use crate::resource::ResourceClient;
 use crate::workload::{Performer, Script, Sink, watch_for_stalls};
 
@@ -131,6 +132,8 @@ struct Numbered<T> {
 enum Report {
     Answer(Numbered<Answer>),
     Event(Event),
+    /// Something has panicked, and said this.
+    Panic(String),
 }
 
 /// Does a worker's work, if this process is one; otherwise answers `None` at once.
@@ -155,6 +158,10 @@ pub fn worker_entry(harness: &dyn Harness) -> Option<ExitCode> {
 }
 
 fn work(harness: &dyn Harness, setup: Setup) -> Result<(), String> {
+    panics::report_to(|said| report(&Report::Panic(said)));
+    // The end of the input ends a worker that runs; one that is stopped would stay for ever.
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     let connect = harness
         .connector(&setup.spec)
         .ok_or_else(|| format!("the harness does not read the spec {:?}", setup.spec))?;
@@ -493,6 +500,7 @@ impl Workers {
             input: Mutex::new(input),
             answers,
             next: AtomicU64::new(1),
+            struck: AtomicBool::new(false),
         };
         Ok((worker, ready))
     }
@@ -530,6 +538,10 @@ fn listen(output: impl BufRead, answers: &Answers, recorder: &Recorder) {
                     let _ = waiting.send(body);
                 }
             }
+            Ok(Report::Panic(said)) => {
+                panics::heard();
+                recorder.record("worker", "", What::Note(said));
+            }
             Err(_) => recorder.record("worker", "", What::Note(line)),
         }
     }
@@ -546,6 +558,7 @@ pub struct Worker {
     input: Mutex<ChildStdin>,
     answers: Answers,
     next: AtomicU64,
+    struck: AtomicBool,
 }
 
 impl Worker {
@@ -656,7 +669,13 @@ impl Worker {
     /// # Errors
     /// When the machine refuses.
     pub fn strike_down(&self) -> io::Result<()> {
+        self.struck.store(true, Ordering::SeqCst);
         self.signal(Signal::SIGKILL)
+    }
+
+    /// Whether it was [struck down](Self::strike_down): it owes nobody an answer from then on.
+    pub(crate) fn is_struck(&self) -> bool {
+        self.struck.load(Ordering::SeqCst)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

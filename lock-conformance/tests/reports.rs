@@ -6,15 +6,25 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use lock_conformance::{Arena, Case, Harness, Missing, Pace, Report, run_as_test};
+use lock_conformance::{Arena, Case, Deviation, Harness, Missing, Pace, Report, run_as_test};
 use lock_core::MemoryStore;
 
 /// Tells this program to be the one under test.
 const KIND: &str = "LOCK_CONFORMANCE_REPORTS_OF";
 
 /// Memory that keeps the contract, memory that every client has for itself, no memory at all, and memory
-/// beside which something panics: a task of the case's runtime, or a thread.
+/// beside which something panics: a task of the case's runtime, or a thread. Two of them declare deviations: one
+/// that panics instead, and one of a case that does not exist.
 struct Memory(String);
+
+const OF_A_PANIC: &[Deviation] = &[Deviation {
+    case: "R2.01",
+    reason: "tokens are not its business",
+}];
+const OF_NO_CASE: &[Deviation] = &[Deviation {
+    case: "R2.99",
+    reason: "nobody knows",
+}];
 
 impl Harness for Memory {
     fn name(&self) -> &str {
@@ -23,6 +33,14 @@ impl Harness for Memory {
 
     fn pace(&self) -> Pace {
         Pace::new(Duration::from_millis(300))
+    }
+
+    fn deviations(&self) -> &[Deviation] {
+        match self.0.as_str() {
+            "panicking-deviation" => OF_A_PANIC,
+            "misdeclared" => OF_NO_CASE,
+            _ => &[],
+        }
     }
 
     fn arena(&self, _: &Case) -> Result<Arena, Missing> {
@@ -34,7 +52,9 @@ impl Harness for Memory {
             "broken" => Ok(Arena::new(|| Box::new(MemoryStore::new()))),
             kind => {
                 let panics: fn() = match kind {
-                    "panicking-task" => || drop(tokio::spawn(async { panic!("on purpose") })),
+                    "panicking-task" | "panicking-deviation" => {
+                        || drop(tokio::spawn(async { panic!("on purpose") }))
+                    }
                     "panicking-thread" => || drop(thread::spawn(|| panic!("on purpose")).join()),
                     _ => || {},
                 };
@@ -52,7 +72,7 @@ fn main() -> ExitCode {
     if let Ok(kind) = env::var(KIND) {
         return run_as_test(Memory(kind));
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 8] = [
         ("failures_are_reported_too", failures_are_reported_too),
         ("part_is_reported_as_a_part", part_is_reported_as_a_part),
         ("absent_server_is_reported", absent_server_is_reported),
@@ -60,6 +80,18 @@ fn main() -> ExitCode {
         (
             "panic_that_nobody_waits_for_is_a_failure",
             panic_that_nobody_waits_for_is_a_failure,
+        ),
+        (
+            "declared_deviation_excuses_no_panic",
+            declared_deviation_excuses_no_panic,
+        ),
+        (
+            "declared_deviation_of_no_case_is_a_failure",
+            declared_deviation_of_no_case_is_a_failure,
+        ),
+        (
+            "option_that_is_not_understood_is_a_failure",
+            option_that_is_not_understood_is_a_failure,
         ),
     ];
     let trials = tests.map(|(name, test)| {
@@ -109,6 +141,37 @@ fn panic_that_nobody_waits_for_is_a_failure() {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         assert!(said.contains("on purpose"), "{kind}: {said}");
+    }
+}
+
+fn declared_deviation_excuses_no_panic() {
+    let (output, report) = reported("panicking-deviation", "R2.01");
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(report.totals().failed, 1, "{report}");
+}
+
+fn declared_deviation_of_no_case_is_a_failure() {
+    let (output, report) = reported("misdeclared", "R2.");
+    assert!(!output.status.success(), "{output:?}");
+    assert!(!report.is_success());
+    let failed: Vec<_> = report.failures().map(|result| result.id.as_str()).collect();
+    assert_eq!(failed, ["R2.99"], "{report}");
+}
+
+fn option_that_is_not_understood_is_a_failure() {
+    for (option, value, wanted) in [
+        ("LOCK_TEST_TIER", "ful", "fast or full"),
+        ("LOCK_TEST_SEED", "0x7", "a whole number"),
+        ("LOCK_TORTURE_MINUTES", "-1", "a number of minutes"),
+        ("LOCK_TORTURE_ROUNDS", "1.5", "a whole number"),
+    ] {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.env(KIND, "whole").env(option, value).arg("R2.01");
+        let output = command.output().expect("it runs");
+        assert!(!output.status.success(), "{option}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = format!("{option}={value:?}: wanted {wanted}");
+        assert!(said.contains(&line), "{said}");
     }
 }
 

@@ -1,14 +1,16 @@
 //! Torture bites: it finds a defect that shows only under load, and what it prints plays it again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use lock_conformance::torture::{Bad, Torture, Verdict, torture};
-use lock_conformance::{Arena, Case, Harness, Missing, Pace, async_trait};
+use lock_conformance::{Arena, Case, Fault, Faults, Harness, Missing, Pace, async_trait};
 use lock_core::{
-    Backend, Capabilities, Claim, Clock, Connect, Context, Cursor, Event, FencingToken, Grant,
-    LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result, Validity,
+    Backend, Capabilities, Claim, Clock, Connect, Context, Cursor, Error, ErrorKind, Event,
+    FencingToken, Grant, LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result,
+    Validity,
 };
 
 /// What is wrong with the backend.
@@ -19,6 +21,20 @@ enum Defect {
     ReleasesOthers,
     /// Holders are told a validity that is longer than their lease.
     PromisesTooMuch,
+    /// Clients that there are when something is broken find nobody ever after.
+    StaysAway,
+}
+
+/// The one thing that can be broken: for those who stay away from then on.
+#[derive(Debug, Default)]
+struct Outage(AtomicU64);
+
+#[async_trait]
+impl Faults for Outage {
+    async fn flush_scripts(&self) -> std::io::Result<()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -27,9 +43,20 @@ struct Mutant {
     clock: Clock,
     defect: Defect,
     releases: Arc<Mutex<u64>>,
+    outage: Arc<Outage>,
+    /// How many outages there had been when it was connected.
+    born: u64,
 }
 
 impl Mutant {
+    fn is_there(&self) -> Result<()> {
+        let stays = self.outage.0.load(Ordering::SeqCst) > self.born;
+        match stays && self.defect == Defect::StaysAway {
+            true => Err(Error::new(ErrorKind::Unavailable, "acquire")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether this release frees others as well.
     fn releases_others(&self) -> bool {
         let mut releases = self.releases.lock().expect("not poisoned");
@@ -55,11 +82,13 @@ impl Backend for Mutant {
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
+        self.is_there()?;
         let grant = self.inner.try_acquire(claim).await?;
         Ok(grant.map(|grant| self.told(grant)))
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
+        self.is_there()?;
         Ok(self.told(self.inner.acquire(claim).await?))
     }
 
@@ -114,6 +143,7 @@ struct ConnectMutant {
     store: MemoryStore,
     defect: Defect,
     releases: Arc<Mutex<u64>>,
+    outage: Arc<Outage>,
 }
 
 #[async_trait]
@@ -125,6 +155,8 @@ impl Connect for ConnectMutant {
             inner: self.store.connect(context).await?,
             defect: self.defect,
             releases: Arc::clone(&self.releases),
+            outage: Arc::clone(&self.outage),
+            born: self.outage.0.load(Ordering::SeqCst),
         }))
     }
 }
@@ -135,19 +167,30 @@ impl Harness for MutantHarness {
     }
 
     fn pace(&self) -> Pace {
-        Pace::new(Duration::from_millis(200))
+        Pace {
+            op_timeout: Duration::from_millis(500),
+            ..Pace::new(Duration::from_millis(200))
+        }
+    }
+
+    fn supports(&self, fault: Fault) -> bool {
+        fault == Fault::FlushScripts
     }
 
     fn arena(&self, _case: &Case) -> std::result::Result<Arena, Missing> {
         let (store, defect) = (MemoryStore::new(), self.0);
         let releases = Arc::default();
-        Ok(Arena::new(move || {
+        let outage = Arc::<Outage>::default();
+        let faults = Arc::clone(&outage);
+        let arena = Arena::new(move || {
             Box::new(ConnectMutant {
                 store: store.clone(),
                 defect,
                 releases: Arc::clone(&releases),
+                outage: Arc::clone(&outage),
             })
-        }))
+        });
+        Ok(arena.with_faults(faults))
     }
 }
 
@@ -202,6 +245,14 @@ fn torture_finds_a_foreign_release_and_its_seed_plays_the_round_again() {
 fn torture_finds_a_validity_that_outlives_the_lease() {
     let bad = found(Defect::PromisesTooMuch, 1, 20);
     let told = ["P3 violated", "P5 violated", "P9 violated"];
+    let told = told.iter().any(|part| bad.report.contains(part));
+    assert!(told, "{}", bad.report);
+}
+
+#[test]
+fn torture_finds_clients_that_do_not_come_back_after_an_outage() {
+    let bad = found(Defect::StaysAway, 1, 20);
+    let told = ["P7 violated", "R9 violated"];
     let told = told.iter().any(|part| bad.report.contains(part));
     assert!(told, "{}", bad.report);
 }

@@ -91,7 +91,6 @@ impl Harness for RedisHarness {
             port: faults.proxy.addr().port(),
             prefix: place.prefix.clone(),
         };
-        let spec = place.to_spec();
         let connector = move |place: Place| {
             move || -> Box<dyn Connect> {
                 let config = place.config();
@@ -106,9 +105,9 @@ impl Harness for RedisHarness {
             true => proxied.clone(),
             false => place,
         };
-        Ok(Arena::new(connector(plain))
+        Ok(Arena::new(connector(plain.clone()))
             .with_proxied(connector(proxied))
-            .with_spec(spec)
+            .with_spec(plain.to_spec())
             .with_faults(faults))
     }
 

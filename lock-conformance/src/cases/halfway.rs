@@ -36,6 +36,26 @@ pub(super) async fn connection_that_only_the_holder_believes_in_makes_no_second_
     s.at_rest(&name).await
 }
 
+pub(super) async fn hold_is_renewed_on_the_next_connection(s: Stand) -> Check {
+    let (a, b) = (s.proxied_client().await?, s.client().await?);
+    let name = s.name("n");
+    let guard = a.hold_for(&name, s.kept_ttl()).await?;
+    let (token, lease) = (guard.token(), guard.remaining());
+    for _ in 0..2 {
+        s.faults().cut().await?;
+        // If nothing renews it on the connection after that, it ends in this time.
+        let end = Clock::system().now() + lease * 5 / 4;
+        while Clock::system().now() < end {
+            ensure(a.still_held(&guard), "lost after a cut connection")?;
+            ensure(b.attempt(&name).await?.is_none(), "granted to another")?;
+            tokio::time::sleep(ms(20)).await;
+        }
+    }
+    ensure_eq(guard.token(), token, "the token of the hold")?;
+    released_clean(a.give_up(guard).await?)?;
+    s.at_rest(&name).await
+}
+
 pub(super) async fn lost_request_costs_a_bounded_delay_and_leaves_nothing(s: Stand) -> Check {
     let a = s.proxied_client().await?;
     for nth in 1..=4 {

@@ -5,8 +5,8 @@ pub(super) use std::time::Duration;
 
 pub(super) use futures_util::FutureExt;
 pub(super) use lock_core::{
-    Clock, CrashRelease, ErrorKind, FencingToken, Lease, LossReason, OwnerId, Released, Renewal,
-    WaitOrder,
+    Clock, CrashRelease, Cursor, ErrorKind, FencingToken, Lease, LossReason, OwnerId, Released,
+    Renewal, WaitOrder,
 };
 
 pub(super) use super::entry::{Entry, case};

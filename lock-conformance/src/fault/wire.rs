@@ -18,6 +18,14 @@ impl Wire for Proxy {
         Connections::cut(self);
     }
 
+    fn reset(&self) {
+        Connections::reset(self);
+    }
+
+    fn delay(&self, each_way: Duration) {
+        Connections::delay(self, each_way);
+    }
+
     fn black_hole(&self, on: bool) {
         match on {
             true => Connections::black_hole(self),

@@ -1,5 +1,6 @@
 //! The properties, one module each.
 
+mod bounds;
 mod calm;
 mod exclusion;
 mod foreign_release;
@@ -8,6 +9,7 @@ mod loss;
 mod order;
 mod progress;
 mod record;
+mod renewal;
 mod resource;
 mod rest;
 mod tokens;
@@ -16,14 +18,16 @@ mod validity;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::bounds::check_bounds;
 pub use self::calm::check_calm;
 pub use self::exclusion::check_exclusion;
 pub use self::foreign_release::check_foreign_release;
 pub use self::indeterminate::check_indeterminate;
 pub use self::loss::check_loss_before_grant;
 pub use self::order::check_order;
-pub use self::progress::check_progress;
+pub use self::progress::{check_progress, check_prompt};
 pub use self::record::check_record;
+pub use self::renewal::check_renewal;
 pub use self::resource::{check_resource, lost_updates};
 pub use self::rest::check_rest;
 pub use self::tokens::check_tokens;
@@ -81,6 +85,14 @@ pub struct Terms {
     pub fifo: bool,
     /// How long a free lock may stay free while somebody waits for it and nothing is broken.
     pub progress: Duration,
+    /// The same, of a history in which nothing was broken from beginning to end.
+    pub prompt: Duration,
+    /// For how long requests may still fail when what was broken is healed.
+    pub recovery: Duration,
+    /// How long one request to the backend may take, slack included.
+    pub op_timeout: Duration,
+    /// From which TTL on a lease is renewed in time also by a busy machine.
+    pub kept_ttl: Duration,
     /// How much later than it happened a task may write something down without having been paused.
     pub lateness: Duration,
 }
@@ -118,7 +130,10 @@ pub fn check_workload(
         check_order(events)?;
     }
     check_progress(events, terms.progress)?;
-    check_calm(events)?;
+    check_prompt(events, terms.prompt)?;
+    check_calm(events, terms.recovery)?;
+    check_bounds(events, terms.op_timeout)?;
+    check_renewal(events, terms.kept_ttl, terms.op_timeout)?;
     check_rest(events)?;
     if let Some(records) = records {
         check_record(events, records)?;

@@ -47,6 +47,15 @@ pub enum What {
         /// When the look began.
         looked: Duration,
     },
+    /// The hold with `token` has a lease of `ttl`.
+    Leased {
+        /// The fencing token.
+        token: u64,
+        /// The length of the lease, as asked for.
+        ttl: Duration,
+        /// Whether the client renews it for as long as it holds.
+        kept: bool,
+    },
     /// The holder of `token` was shown that it may act until then, if nothing renews its lease.
     Shown {
         /// The fencing token.
@@ -123,6 +132,17 @@ pub enum Refusal {
     Failed(String),
 }
 
+impl Refusal {
+    /// Whether it is neither an answer about the lock nor the will of whoever asked.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        match self {
+            Self::Busy | Self::TimedOut | Self::Cancelled => false,
+            Self::Unavailable | Self::Indeterminate | Self::Failed(_) => true,
+        }
+    }
+}
+
 /// How giving up a lock ended.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Left {
@@ -155,7 +175,12 @@ pub enum Loss {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub enum Trouble {
     /// Something was broken on purpose.
-    Began(String),
+    Began {
+        /// What.
+        what: String,
+        /// Whose requests may go without an answer because of it.
+        hits: Hits,
+    },
     /// It was made whole again.
     Healed(String),
     /// The process was stopped in its tracks.
@@ -182,6 +207,15 @@ pub enum Trouble {
         /// When that began.
         since: Duration,
     },
+}
+
+/// Whose requests may go without an answer because of something that was broken.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum Hits {
+    /// Anybody's.
+    Everybody,
+    /// Those of these processes and clients, if any.
+    These(Vec<String>),
 }
 
 impl Event {
@@ -255,6 +289,10 @@ impl fmt::Display for Event {
                 write!(f, "refused after {waited:.1?}: {why:?}")
             }
             What::Queued { .. } => f.write_str("seen in the queue"),
+            What::Leased { token, ttl, kept } => {
+                let kept = if *kept { "renewed" } else { "not renewed" };
+                write!(f, "has a lease of {ttl:?} for {token}, {kept}")
+            }
             What::Shown { token, until } => {
                 let left = until.saturating_sub(*at);
                 write!(f, "shown that {token} is valid for {left:.1?}")
@@ -285,7 +323,7 @@ impl fmt::Display for Event {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Began(what) => write!(f, "! {what}"),
+            Self::Began { what, .. } => write!(f, "! {what}"),
             Self::Healed(what) => write!(f, "! healed: {what}"),
             Self::Paused => f.write_str("! paused"),
             Self::Resumed => f.write_str("! goes on"),

@@ -13,6 +13,8 @@ pub(super) struct Hold<'a> {
     pub(super) asked: Duration,
     pub(super) granted: Duration,
     pub(super) event: &'a Event,
+    /// Its lease, and whether it is renewed.
+    pub(super) lease: Option<(Duration, bool)>,
     /// When its holder last had it confirmed that it may act: its grant, or a check that said so.
     pub(super) confirmed: Duration,
     /// The latest end of its validity that its holder was shown.
@@ -107,6 +109,7 @@ pub(super) fn holds_by_name<'a>(
                 asked,
                 granted: event.at,
                 event,
+                lease: None,
                 confirmed: event.at,
                 shown: None,
                 releasing: None,
@@ -119,7 +122,8 @@ pub(super) fn holds_by_name<'a>(
     }
     for event in events {
         let token = match &event.what {
-            What::Shown { token, .. }
+            What::Leased { token, .. }
+            | What::Shown { token, .. }
             | What::Checked { token, .. }
             | What::Releasing { token }
             | What::Released { token, .. }
@@ -137,6 +141,7 @@ pub(super) fn holds_by_name<'a>(
 
 fn take_in<'a>(hold: &mut Hold<'a>, event: &'a Event) {
     match &event.what {
+        What::Leased { ttl, kept, .. } => hold.lease = Some((*ttl, *kept)),
         What::Shown { until, .. } => hold.shown = hold.shown.max(Some(*until)),
         What::Checked {
             began, valid: true, ..

@@ -1,6 +1,6 @@
 //! Collecting what many clients see.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lock_core::Clock;
@@ -12,6 +12,7 @@ use super::event::{Event, What};
 pub struct Recorder {
     clock: Clock,
     events: Arc<Mutex<Vec<Event>>>,
+    seed: Arc<OnceLock<u64>>,
 }
 
 impl Default for Recorder {
@@ -27,7 +28,19 @@ impl Recorder {
         Self {
             clock: Clock::system(),
             events: Arc::default(),
+            seed: Arc::default(),
         }
+    }
+
+    /// Says which seed the case goes by: whoever reports that it hung or panicked wants to know that too.
+    pub(crate) fn goes_by(&self, seed: u64) {
+        // The first one is right: a case goes by one seed.
+        let _ = self.seed.set(seed);
+    }
+
+    /// The seed that the case goes by, if there is one.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.seed.get().copied()
     }
 
     /// The time, as events carry it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::{Event, Left, Loss, Refusal, Trouble, What};
+use super::event::{Event, Hits, Left, Loss, Refusal, Trouble, What};
 use super::record::{Record, Stood};
 use super::{Terms, Violation};
 
@@ -42,6 +42,11 @@ pub(super) fn refused(asked: u64, at: u64, who: &str, why: Refusal) -> Event {
 pub(super) fn queued(looked: u64, at: u64, who: &str) -> Event {
     let looked = ms(looked);
     event(at, who, What::Queued { looked })
+}
+
+pub(super) fn leased(at: u64, who: &str, token: u64, ttl: u64, kept: bool) -> Event {
+    let ttl = ms(ttl);
+    event(at, who, What::Leased { token, ttl, kept })
 }
 
 pub(super) fn shown(at: u64, who: &str, token: u64, until: u64) -> Event {
@@ -110,6 +115,24 @@ pub(super) fn trouble(at: u64, who: &str, trouble: Trouble) -> Event {
     event(at, who, What::Trouble(trouble))
 }
 
+/// The server breaks down, for everybody.
+pub(super) fn broke_down(at: u64) -> Event {
+    let what = "server stopped".to_owned();
+    let hits = Hits::Everybody;
+    trouble(at, "faults", Trouble::Began { what, hits })
+}
+
+/// The connections of these are cut.
+pub(super) fn began_to_be_cut(at: u64, who: &[&str]) -> Event {
+    let what = "connections cut".to_owned();
+    let hits = Hits::These(who.iter().map(|who| (*who).to_owned()).collect());
+    trouble(at, "faults", Trouble::Began { what, hits })
+}
+
+pub(super) fn healed(at: u64) -> Event {
+    trouble(at, "faults", Trouble::Healed(String::new()))
+}
+
 pub(super) fn began(token: u64) -> Record {
     record(token, Stood::Began)
 }
@@ -131,6 +154,10 @@ pub(super) fn terms() -> Terms {
         fenced: true,
         fifo: true,
         progress: ms(1000),
+        prompt: ms(1000),
+        recovery: ms(100),
+        op_timeout: ms(1000),
+        kept_ttl: ms(300),
         lateness: Duration::ZERO,
     }
 }

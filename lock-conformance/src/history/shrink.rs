@@ -3,11 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use lock_core::{BootInstant, Clock};
+
 use super::check::Violation;
 use super::event::{Event, What};
 
 /// No more than so many attempts: what is left by then is short enough.
 const ATTEMPTS: usize = 3_000;
+/// And for no longer: whoever waits for the report gives up in the end.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// The least part of `events` in which `check` still finds the same violation: the same property, with
 /// the same evidence.
@@ -23,6 +27,7 @@ pub fn shrink(
         violation,
         check,
         left: ATTEMPTS,
+        until: Clock::system().now() + LIMIT,
         events: events.to_vec(),
     };
     let named: BTreeSet<&str> = names(&violation.evidence).collect();
@@ -42,6 +47,7 @@ struct Shrinking<'a, C> {
     violation: &'a Violation,
     check: C,
     left: usize,
+    until: BootInstant,
     events: Vec<Event>,
 }
 
@@ -56,7 +62,8 @@ impl<C: Fn(&[Event]) -> Result<(), Violation>> Shrinking<'_, C> {
     }
 
     fn try_out(&mut self, events: Vec<Event>) -> bool {
-        if self.left == 0 {
+        if self.left == 0 || Clock::system().now() > self.until {
+            self.left = 0;
             return false;
         }
         self.left -= 1;
@@ -134,7 +141,8 @@ fn operations(events: &[Event]) -> Vec<usize> {
                 let number = requests.get(&(name, who, *asked)).copied();
                 number.unwrap_or_else(&mut fresh)
             }
-            What::Shown { token, .. }
+            What::Leased { token, .. }
+            | What::Shown { token, .. }
             | What::Checked { token, .. }
             | What::Releasing { token }
             | What::Released { token, .. }

@@ -76,8 +76,9 @@ impl RedisPair {
     /// [`fail_over`](Self::fail_over).
     ///
     /// # Errors
-    /// The replica does not answer.
+    /// The replica does not answer; or leads already, which is [`io::ErrorKind::NotFound`].
     pub fn stop_replication(&self) -> io::Result<()> {
+        self.has_a_replica()?;
         self.is_replicating.store(false, Ordering::SeqCst);
         let [host, port] = NOWHERE;
         self.second.cli(&["REPLICAOF", host, port]).map(drop)
@@ -87,11 +88,9 @@ impl RedisPair {
     /// [`stop_replication`](Self::stop_replication). Clients are not told where it is.
     ///
     /// # Errors
-    /// The replica does not answer, or this has been done already.
+    /// The replica does not answer; or this has been done already, which is [`io::ErrorKind::NotFound`].
     pub fn fail_over(&self) -> io::Result<()> {
-        if self.has_failed_over.load(Ordering::SeqCst) {
-            return Err(io::Error::other("there is no replica any more"));
-        }
+        self.has_a_replica()?;
         if self.is_replicating.load(Ordering::SeqCst) {
             // Nothing may be written between the last look at the replica and the end.
             self.first.cli(&["CLIENT", "PAUSE", PAUSE_MS, "WRITE"])?;
@@ -107,6 +106,16 @@ impl RedisPair {
     #[must_use]
     pub fn replica(&self) -> &RedisServer {
         &self.second
+    }
+
+    fn has_a_replica(&self) -> io::Result<()> {
+        match self.has_failed_over.load(Ordering::SeqCst) {
+            true => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "there is no replica any more",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Waits until the replica has everything that its leader has.

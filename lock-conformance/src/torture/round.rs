@@ -1,8 +1,9 @@
 //! One round: an arena, a workload drawn for it, its faults, and the checks.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use std::{fmt, thread};
 
 use fastrand::Rng;
 
@@ -17,6 +18,9 @@ use crate::workload::{Kind, Plan, Setting, Tally, Theme, run};
 /// How long the tasks that a round leaves behind may take to end.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
+/// Longer than any round takes that comes to an end: everything in it has a bound, and the machine may be busy.
+const LIMIT: Duration = Duration::from_secs(400);
+
 /// What a round was and what was done in it.
 pub(super) struct Done {
     pub(super) plan: Plan,
@@ -27,13 +31,82 @@ pub(super) struct Done {
 /// How a round ended.
 pub(super) enum Ended {
     Good(Box<Done>),
-    Bad { plan: Option<Plan>, what: String },
-    Missing(String),
+    Bad {
+        plan: Option<Plan>,
+        what: String,
+    },
+    /// There is nothing to play this theme on, and that was allowed.
+    Missing {
+        theme: Theme,
+        what: String,
+    },
     Interrupted,
 }
 
+/// What rounds are drawn from.
+#[derive(Clone, Debug)]
+pub(super) struct Themes(Vec<Theme>);
+
+impl Themes {
+    /// Those for which the harness has the faults.
+    pub(super) fn of(harness: &dyn Harness) -> Self {
+        let possible = |theme: &Theme| theme.is_possible(|fault| harness.supports(fault));
+        Self(Theme::ALL.into_iter().filter(possible).collect())
+    }
+
+    pub(super) fn leave_out(&mut self, theme: Theme) {
+        self.0.retain(|other| *other != theme);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Themes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |themes: &mut dyn Iterator<Item = Theme>| {
+            let names: Vec<_> = themes.map(|theme| theme.to_string()).collect();
+            names.join(", ")
+        };
+        write!(f, "themes: {}", names(&mut self.0.iter().copied()))?;
+        let mut out = Theme::ALL
+            .into_iter()
+            .filter(|theme| !self.0.contains(theme));
+        match names(&mut out).as_str() {
+            "" => Ok(()),
+            out => write!(f, "; not to be had here: {out}"),
+        }
+    }
+}
+
+/// Plays the round that `seed` gives, and gives it up when it takes longer than any can.
+pub(super) fn play_in_time(
+    harness: Arc<dyn Harness>,
+    themes: &Themes,
+    seed: u64,
+    interrupt: &Interrupt,
+) -> Ended {
+    let (done, ended) = mpsc::channel();
+    let (themes, interrupt) = (themes.clone(), interrupt.clone());
+    let playing = thread::Builder::new().name("torture".to_owned());
+    let playing = playing.spawn(move || {
+        // Nobody listens any more when it came too late.
+        let _ = done.send(play(harness, &themes, seed, &interrupt));
+    });
+    if let Err(error) = playing {
+        return bad(error.into());
+    }
+    let ended = ended.recv_timeout(LIMIT);
+    ended.unwrap_or_else(|_| {
+        bad(Failure::new(format!(
+            "it hangs: no end of the round within {LIMIT:?}"
+        )))
+    })
+}
+
 /// Plays the round that `seed` gives.
-pub(super) fn play(harness: Arc<dyn Harness>, seed: u64, interrupt: &Interrupt) -> Ended {
+fn play(harness: Arc<dyn Harness>, themes: &Themes, seed: u64, interrupt: &Interrupt) -> Ended {
     panics::remember();
     let elsewhere = panics::elsewhere();
     let thread = panics::thread_name("torture");
@@ -46,7 +119,7 @@ pub(super) fn play(harness: Arc<dyn Harness>, seed: u64, interrupt: &Interrupt) 
         Ok(runtime) => runtime,
         Err(error) => return bad(error.into()),
     };
-    let drawn = Drawn::of(seed, &*harness);
+    let drawn = Drawn::of(seed, themes);
     let arena = {
         // A harness may start a proxy on the round's runtime.
         let _entered = runtime.enter();
@@ -55,7 +128,10 @@ pub(super) fn play(harness: Arc<dyn Harness>, seed: u64, interrupt: &Interrupt) 
     let ended = match arena {
         Err(_) => bad(Failure::new("the harness panicked")),
         Ok(Err(Missing { what, allowed })) => match allowed {
-            true => Ended::Missing(what),
+            true => Ended::Missing {
+                theme: drawn.theme,
+                what,
+            },
             false => bad(Failure::new(what)),
         },
         Ok(Ok(arena)) => {
@@ -102,11 +178,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn of(seed: u64, harness: &dyn Harness) -> Self {
-        let possible: Vec<Theme> = Theme::ALL
-            .into_iter()
-            .filter(|theme| theme.is_possible(|fault| harness.supports(fault)))
-            .collect();
+    fn of(seed: u64, Themes(possible): &Themes) -> Self {
         // Not the stream that the plan is drawn from: that begins with the seed itself.
         let mut rng = Rng::with_seed(seed.rotate_left(32));
         let theme = possible[rng.usize(0..possible.len())];
@@ -155,9 +227,15 @@ fn arena_of(theme: Theme) -> &'static Case {
         .needs(&[Need::Fault(Fault::Kill), Need::Fault(Fault::Pause)]);
     const LOSS: Case =
         Case::base("torture", "the_server_loses_its_data").needs(&[Need::Fault(Fault::Wipe)]);
+    const FAILOVER: Case =
+        Case::base("torture", "another_server_leads").needs(&[Need::Fault(Fault::Failover)]);
+    const CLOCK: Case = Case::base("torture", "the_servers_clock_is_stepped")
+        .needs(&[Need::Fault(Fault::StepClock)]);
     match theme {
         Theme::Calm | Theme::Clients => &SHARED,
         Theme::Server => &SERVER,
         Theme::DataLoss => &LOSS,
+        Theme::Failover => &FAILOVER,
+        Theme::Clock => &CLOCK,
     }
 }

@@ -10,7 +10,7 @@ use super::script::{Ask, ClientPlan, Leave, Place, Script, Step, Work};
 use super::theme::{KNOWN, Theme};
 use crate::case::Fault;
 use crate::resource::Fencing;
-use crate::stand::Stand;
+use crate::stand::{LONG, Stand};
 
 /// What a plan depends on besides its seed: what there is to be used, and to be broken.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Setting {
     pub length: Duration,
     /// The shortest lease of a hold that is renewed.
     pub ttl: Duration,
+    /// A lease that nobody lives to see the end of, or the longest there is.
+    pub long_ttl: Duration,
     /// The lease of a hold that nobody renews; `None` where a live process's hold never ends.
     pub fixed_ttl: Option<Duration>,
     /// Whether there are worker processes.
@@ -42,15 +44,16 @@ impl Setting {
     pub(crate) fn of(stand: &Stand, prefix: String, length: Duration) -> Self {
         let capabilities = stand.capabilities();
         let ttl = stand.ttl();
-        let least = |lease| {
+        let possible = |ttl: Duration, lease| {
             let range = capabilities.ttl_of(lease);
             range.map(|range| ttl.clamp(range.min, range.max))
         };
         Self {
             prefix,
             length,
-            ttl: least(Lease::Kept).unwrap_or(ttl),
-            fixed_ttl: least(Lease::Fixed),
+            ttl: possible(ttl, Lease::Kept).unwrap_or(ttl),
+            long_ttl: possible(LONG, Lease::Kept).unwrap_or(LONG),
+            fixed_ttl: possible(ttl, Lease::Fixed),
             processes: stand.crosses_processes(),
             proxied: stand.is_proxied(),
             theme: Theme::Calm,

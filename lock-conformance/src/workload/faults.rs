@@ -16,11 +16,15 @@ const fn breakages(theme: Theme) -> &'static [(Fault, Breakage)] {
         Theme::Clients => CLIENTS,
         Theme::Server => SERVER,
         Theme::DataLoss => &[(Fault::Wipe, Breakage::LoseData)],
+        Theme::Failover => FAILOVER,
+        Theme::Clock => CLOCK,
     }
 }
 
 const CLIENTS: &[(Fault, Breakage)] = &[
     (Fault::Cut, Breakage::Cut),
+    (Fault::Reset, Breakage::Reset),
+    (Fault::Delay, Breakage::Slow),
     (Fault::BlackHole, Breakage::BlackHole),
     (Fault::HoldReplies, Breakage::HoldReplies),
     (Fault::DropReplies, Breakage::DropReplies),
@@ -40,6 +44,24 @@ const SERVER: &[(Fault, Breakage)] = &[
     (Fault::Reconfigure, Breakage::Reconfigure),
 ];
 
+const FAILOVER: &[(Fault, Breakage)] = &[
+    (Fault::Failover, Breakage::FailOver),
+    (Fault::StopReplication, Breakage::FailOverLate),
+    (Fault::MoveLeader, Breakage::MoveLeader),
+    (Fault::Cut, Breakage::Cut),
+    (Fault::DropReplies, Breakage::DropReplies),
+];
+
+/// Shorter than what a server remembers of an unused lock: what it forgets is a matter of [`Theme::DataLoss`].
+const CLOCK: &[(Fault, Breakage)] = &[
+    (Fault::StepClock, Breakage::StepClock(-4)),
+    (Fault::StepClock, Breakage::StepClock(-1)),
+    (Fault::StepClock, Breakage::StepClock(0)),
+    (Fault::StepClock, Breakage::StepClock(1)),
+    (Fault::StepClock, Breakage::StepClock(4)),
+    (Fault::Cut, Breakage::Cut),
+];
+
 /// Something that is broken, and made whole again where that takes anything.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Breakage {
@@ -53,6 +75,10 @@ pub enum Breakage {
     FlushScripts,
     /// Every proxied connection is cut.
     Cut,
+    /// Every proxied connection is reset.
+    Reset,
+    /// Everything takes a while to arrive.
+    Slow,
     /// Nothing passes.
     BlackHole,
     /// Replies are kept, and delivered later.
@@ -71,6 +97,15 @@ pub enum Breakage {
     MoveLeader,
     /// The server's settings are changed while it runs.
     Reconfigure,
+    /// A request about this lock is held, with what is behind it on its connection, and arrives when the
+    /// client has gone on without an answer.
+    HoldRequest(usize),
+    /// The server that leads dies, and another with all its data takes its place.
+    FailOver,
+    /// The same, and what was written last has not reached the other.
+    FailOverLate,
+    /// The server's wall clock is set to the true time plus so many seconds.
+    StepClock(i64),
     /// The session or lease that holds this lock is ended.
     EndSession(usize),
     /// This worker process is stopped past its lease.
@@ -106,6 +141,8 @@ impl fmt::Display for Breakage {
             Self::LoseData => f.write_str("data lost"),
             Self::FlushScripts => f.write_str("scripts forgotten"),
             Self::Cut => f.write_str("connections cut"),
+            Self::Reset => f.write_str("connections reset"),
+            Self::Slow => f.write_str("network slow"),
             Self::BlackHole => f.write_str("black hole"),
             Self::HoldReplies => f.write_str("replies held"),
             Self::DropReplies => f.write_str("replies dropped"),
@@ -115,6 +152,10 @@ impl fmt::Display for Breakage {
             Self::Compact => f.write_str("history compacted"),
             Self::MoveLeader => f.write_str("leader moved"),
             Self::Reconfigure => f.write_str("server reconfigured"),
+            Self::HoldRequest(lock) => write!(f, "request about lock {lock} held"),
+            Self::FailOver => f.write_str("failover"),
+            Self::FailOverLate => f.write_str("failover that loses what was written last"),
+            Self::StepClock(seconds) => write!(f, "clock set {seconds} s off"),
             Self::EndSession(lock) => write!(f, "session of lock {lock} ended"),
             Self::PauseWorker(worker) => write!(f, "worker {worker} stopped"),
             Self::KillWorker(worker) => write!(f, "worker {worker} killed"),
@@ -177,8 +218,14 @@ fn possible(draft: &Draft<'_>, kind: Kind, names: usize, clients: &[ClientPlan])
     // One worker process is left to go on.
     possible.extend((1..workers).map(Breakage::KillWorker));
     possible.extend(pauses);
-    if setting.breaks && setting.theme == Theme::Clients {
-        possible.extend((0..names.min(2)).map(Breakage::Break));
+    if setting.theme == Theme::Clients {
+        let few = 0..names.min(2);
+        if setting.faults.contains(&Fault::HoldRequest) {
+            possible.extend(few.clone().map(Breakage::HoldRequest));
+        }
+        if setting.breaks {
+            possible.extend(few.map(Breakage::Break));
+        }
     }
     possible
 }
@@ -189,20 +236,26 @@ fn lasting(draft: &mut Draft<'_>, what: Breakage) -> Duration {
             let ttl = draft.ttl.min(Duration::from_secs(4));
             draft.part(ttl, 20..180)
         }
-        Breakage::KillServer => draft.ms(50..1000),
+        Breakage::KillServer | Breakage::FailOverLate => draft.ms(50..1000),
+        // Also for longer than an operation may take: then the client has gone on.
+        Breakage::HoldRequest(_) => draft.ms(100..6000),
         Breakage::BlackHole
+        | Breakage::Slow
         | Breakage::HoldReplies
         | Breakage::DropReplies
         | Breakage::DropPushes
         | Breakage::HalfOpen
         | Breakage::LoseRequest => draft.ms(100..3000),
         Breakage::LoseData
+        | Breakage::FailOver
+        | Breakage::StepClock(_)
         | Breakage::EndSession(_)
         | Breakage::Compact
         | Breakage::MoveLeader
         | Breakage::Reconfigure
         | Breakage::FlushScripts
         | Breakage::Cut
+        | Breakage::Reset
         | Breakage::KillWorker(_)
         | Breakage::Break(_) => Duration::ZERO,
     }

@@ -48,6 +48,14 @@ impl Kind {
         Self::Queue,
     ];
 
+    /// Whether it is about leases that end, or are renewed many times.
+    pub(super) const fn waits_for_ends(self) -> bool {
+        match self {
+            Self::LongHolds | Self::Paused | Self::Register => true,
+            Self::Counter | Self::Tries | Self::Timeouts | Self::Names | Self::Queue => false,
+        }
+    }
+
     /// The locks, and who does what with them.
     pub(super) fn clients(self, draft: &mut Draft<'_>) -> (Vec<String>, Vec<ClientPlan>) {
         match self {

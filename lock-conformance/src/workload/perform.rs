@@ -33,12 +33,14 @@ pub(crate) struct Performer {
 }
 
 impl Performer {
-    /// Does the script's steps, and begins again, until the time is up.
+    /// Does the script's steps, and begins again, until the time is up. In the end everybody answers a
+    /// roll call: who is alive can be granted a lock again, whatever was broken.
     pub(crate) async fn perform(self, script: Script) -> Result<(), Failure> {
         let mut task = Task {
             resource: ResourceClient::connect(&self.resource, &script.who).await?,
             performer: self,
             who: script.who,
+            failures: 0,
         };
         for step in script.steps.iter().cycle() {
             let mut finish = task.performer.finish.clone();
@@ -48,7 +50,10 @@ impl Performer {
             }
             task.step(step).await?;
         }
-        Ok(())
+        match script.steps.first() {
+            Some(step) => task.answer_roll_call(step).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -56,10 +61,39 @@ struct Task {
     performer: Performer,
     who: String,
     resource: ResourceClient,
+    /// How many of its requests have failed.
+    failures: u64,
 }
 
 impl Task {
-    async fn step(&mut self, step: &Step) -> Result<(), Failure> {
+    /// Asks for the step's lock until it is granted. Whoever runs the workload does not wait for ever, and
+    /// the history shows who was refused.
+    async fn answer_roll_call(&mut self, step: &Step) -> Result<(), Failure> {
+        let step = Step {
+            ask: Ask::Wait,
+            work: Work::Hold(Duration::ZERO),
+            leave: Leave::Release,
+            ..step.clone()
+        };
+        while !self.step(&step).await? {}
+        // Whoever can wait may still find nobody to answer a try.
+        let step = Step {
+            ask: Ask::Try,
+            ..step
+        };
+        while !self.is_answered(&step).await? {}
+        Ok(())
+    }
+
+    /// Whether the step did not end in an error.
+    async fn is_answered(&mut self, step: &Step) -> Result<bool, Failure> {
+        let failed = self.failures;
+        self.step(step).await?;
+        Ok(self.failures == failed)
+    }
+
+    /// Whether the lock was granted.
+    async fn step(&mut self, step: &Step) -> Result<bool, Failure> {
         let asked = now();
         let waits = step.ask != Ask::Try;
         self.saw_at(asked, step, What::Asked { waits });
@@ -67,13 +101,20 @@ impl Task {
             Ok(Ok(guard)) => {
                 let token = guard.token().get();
                 self.saw(step, What::Granted { asked, token });
-                self.hold(step, guard).await
+                let (ttl, kept) = (step.ttl, step.kept);
+                self.saw(step, What::Leased { token, ttl, kept });
+                self.hold(step, guard).await?;
+                Ok(true)
             }
             Ok(Err(why)) => {
                 self.saw(step, What::Refused { asked, why });
-                Ok(())
+                Ok(false)
             }
-            Err(error) => self.failed(step, asked, error).await,
+            Err(error) => {
+                self.failures += 1;
+                self.failed(step, asked, error).await?;
+                Ok(false)
+            }
         }
     }
 
@@ -111,6 +152,8 @@ impl Task {
             ErrorKind::Unsupported,
             ErrorKind::Denied,
             ErrorKind::WrongType,
+            // Nobody closes a client that is still used.
+            ErrorKind::Closed,
         ];
         if impossible.contains(&error.kind()) {
             return Err(error.into());

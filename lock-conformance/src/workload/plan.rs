@@ -9,6 +9,7 @@ use super::draft::{Draft, Setting};
 use super::faults::{self, FaultStep};
 use super::kind::Kind;
 use super::script::{ClientPlan, Place, Work};
+use super::theme::Theme;
 use crate::resource::Fencing;
 
 /// Everything that a run leaves to chance.
@@ -39,7 +40,13 @@ impl Plan {
         let mut rng = Rng::with_seed(seed);
         // A machine that is busy does not keep up with the shortest lease all the time: it is used
         // only where nobody minds.
-        let ttl = setting.ttl * rng.u32(1..=3);
+        let short = setting.ttl * rng.u32(1..=3);
+        let ttl = match setting.theme == Theme::Calm && !kind.waits_for_ends() {
+            // What is left behind is not hidden by the end of its lease.
+            true => setting.long_ttl,
+            false if kind == Kind::LongHolds => setting.ttl * 3,
+            false => short,
+        };
         let mut draft = Draft {
             setting,
             ttl,
@@ -57,6 +64,14 @@ impl Plan {
             faults,
             fencing: setting.fencing,
         }
+    }
+
+    /// The longest lease that somebody may have left behind: who was killed, or a lease that nobody renews.
+    pub(super) fn longest_orphan(&self) -> Duration {
+        let scripts = self.clients.iter().flat_map(|client| &client.scripts);
+        let steps = scripts.flat_map(|script| &script.steps);
+        let left = steps.filter(|step| !step.kept || !self.faults.is_empty());
+        left.map(|step| step.ttl).max().unwrap_or_default()
     }
 
     /// The longest that a task stays with one acquisition by its own will.
@@ -99,7 +114,6 @@ impl fmt::Display for Plan {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::theme::Theme;
     use super::*;
     use crate::case::Fault;
 
@@ -108,6 +122,7 @@ mod tests {
             prefix: "t".to_owned(),
             length: Duration::from_secs(3),
             ttl: Duration::from_millis(300),
+            long_ttl: Duration::from_secs(60),
             fixed_ttl: Some(Duration::from_millis(300)),
             processes: true,
             proxied: true,

@@ -17,6 +17,8 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     pub(crate) grants: u64,
     pub(crate) checks: u64,
+    /// How many waiters were seen in a queue.
+    pub(crate) queued: u64,
     pub(crate) longest_wait: Duration,
 }
 
@@ -93,6 +95,7 @@ fn tally(events: &[Event]) -> Tally {
                 tally.longest_wait = tally.longest_wait.max(waited);
             }
             What::Checked { .. } => tally.checks += 1,
+            What::Queued { .. } => tally.queued += 1,
             _ => {}
         }
     }

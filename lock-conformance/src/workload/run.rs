@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
@@ -11,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::drive::Driver;
-use super::faults::{Breakage, FaultStep};
+use super::faults::Breakage;
 use super::kind::Kind;
 use super::look::{SUITE, look_at_rest, watch_queue};
 use super::perform::{Performer, Sink};
@@ -19,7 +20,8 @@ use super::plan::Plan;
 use super::script::{ClientPlan, Place};
 use super::stall::{STALL, watch_for_stalls};
 use crate::case::{Failure, Fault};
-use crate::history::{Event, Record, Terms};
+use crate::environment;
+use crate::history::{Event, Hits, Record, Terms};
 use crate::resource::{Fencing, Resource};
 use crate::stand::{SOON, Stand};
 use crate::worker::{Order, Worker};
@@ -36,15 +38,20 @@ pub(crate) struct Ran {
     pub(crate) trouble: Option<Failure>,
 }
 
+/// How soon a free lock is granted where nothing was broken at all, on a busy machine.
+const PROMPT: Duration = Duration::from_secs(4);
+
+/// How long a client may take to get hold of a server that is there again, its operations aside.
+const RECONNECT: Duration = Duration::from_secs(3);
+
 /// The variable that gives seeded cases their seed.
 pub(crate) const SEED: &str = "LOCK_TEST_SEED";
 
 /// The seed of this run of the suite's seeded cases: the given one, or any.
-pub(crate) fn seed() -> u64 {
-    let given = std::env::var(SEED).ok();
-    let given = given.and_then(|seed| seed.parse().ok());
+pub(crate) fn seed() -> Result<u64, String> {
+    let given = environment::number(SEED)?;
     // Short enough to be typed.
-    given.unwrap_or_else(|| fastrand::u64(..1_000_000_000))
+    Ok(given.unwrap_or_else(|| fastrand::u64(..1_000_000_000)))
 }
 
 /// Runs the plan to its end: clients, faults, and a last look at every lock.
@@ -81,10 +88,11 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
             trouble = trouble.or(Some(Failure::new(stuck)));
         }
     }
-    for name in &plan.names {
-        look_at_rest(&operator, name, progress, &recorder).await;
-    }
-    crew.dismiss().await?;
+    let looking = plan.names.iter();
+    let looking = looking.map(|name| look_at_rest(&operator, name, progress, &recorder));
+    join_all(looking).await;
+    let dismissed = crew.dismiss().await;
+    trouble = trouble.or(dismissed.err());
     let records = match witness {
         Some(witness) => Some(witness.records().await?),
         None => None,
@@ -96,38 +104,46 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
             fenced: plan.fencing == Fencing::Checked,
             fifo: stand.capabilities().wait_order == WaitOrder::Fifo,
             progress,
+            prompt: stand.claim_window() + stand.slack() + PROMPT,
+            recovery: stand.pace().op_timeout * 2 + RECONNECT,
+            op_timeout: stand.pace().op_timeout + stand.slack(),
+            kept_ttl: stand.kept_ttl(),
             lateness: STALL + STALL / 2,
         },
         trouble,
     })
 }
 
-/// Whether the backend's own record is read. A witness is a client of the server too: it sees nothing
-/// of what happens while the server itself is broken, and nothing of a past that was compacted.
+/// Whether the backend's own record is read. A witness may be a client of the server too, who sees nothing of what
+/// happens while the server itself is broken, and nothing of a past that was compacted.
 fn witnessed(stand: &Stand, plan: &Plan) -> bool {
-    let hurts = |fault: &FaultStep| {
-        matches!(
-            fault.what,
-            Breakage::KillServer
-                | Breakage::PauseServer
-                | Breakage::LoseData
-                | Breakage::Compact
-                | Breakage::MoveLeader
-                | Breakage::Reconfigure
-        )
-    };
-    stand.supports(Fault::Witness) && !plan.faults.iter().any(hurts)
+    let mut hurt = plan.faults.iter().filter_map(|fault| hurts(fault.what));
+    stand.supports(Fault::Witness) && hurt.all(|fault| stand.faults().witness_outlives(fault))
+}
+
+/// What is done to the server itself, if anything.
+fn hurts(what: Breakage) -> Option<Fault> {
+    match what {
+        Breakage::KillServer => Some(Fault::Kill),
+        Breakage::PauseServer => Some(Fault::Pause),
+        Breakage::LoseData => Some(Fault::Wipe),
+        Breakage::Compact => Some(Fault::Compact),
+        Breakage::MoveLeader => Some(Fault::MoveLeader),
+        Breakage::Reconfigure => Some(Fault::Reconfigure),
+        Breakage::FailOver => Some(Fault::Failover),
+        Breakage::FailOverLate => Some(Fault::StopReplication),
+        Breakage::StepClock(_) => Some(Fault::StepClock),
+        _ => None,
+    }
 }
 
 /// How soon a free lock has to be granted when nothing is broken any more, on a busy machine, and with
 /// a holder that died just then.
 fn bound(stand: &Stand, plan: &Plan) -> Duration {
-    let longest = plan.clients.iter().flat_map(|client| &client.scripts);
-    let longest = longest
-        .flat_map(|script| &script.steps)
-        .map(|step| step.ttl);
-    let ttl = longest.max().unwrap_or_default();
-    stand.replaced_within(ttl) + stand.claim_window() + stand.pace().op_timeout * 2 + SOON
+    stand.replaced_within(plan.longest_orphan())
+        + stand.claim_window()
+        + stand.pace().op_timeout * 2
+        + SOON
 }
 
 /// Starts breaking things; what comes back ends when all of that is done, and dropped it ends it.
@@ -141,6 +157,8 @@ fn drive(
         names: plan.names.clone(),
         workers: Arc::clone(&crew.workers),
         operator: crew.operator.clone(),
+        on_the_wire: on_the_wire(stand, plan),
+        clock_offset: AtomicI64::new(0),
     };
     let steps = plan.faults.clone();
     let (alive, abandoned) = oneshot::channel::<()>();
@@ -161,6 +179,19 @@ fn drive(
         drop(alive);
         driven.unwrap_or_else(|error| Err(Failure::new(format!("whoever breaks things: {error}"))))
     }
+}
+
+/// Who is hit by what happens to connections. Where servers take each other's place, they may do so behind the
+/// address that everybody has, by way of what stands in the middle.
+fn on_the_wire(stand: &Stand, plan: &Plan) -> Hits {
+    if stand.injects(Fault::Failover) {
+        return Hits::Everybody;
+    }
+    let proxied = plan
+        .clients
+        .iter()
+        .filter(|client| client.place == Place::Proxied);
+    Hits::These(proxied.map(|client| client.who.clone()).collect())
 }
 
 fn sink(stand: &Stand) -> Sink {
@@ -234,17 +265,18 @@ impl Crew {
             .clients
             .iter()
             .filter(|client| client.place == Place::Worker);
-        for (worker, client) in self.workers.iter().zip(of_workers) {
+        for (number, client) in of_workers.enumerate() {
+            let workers = Arc::clone(&self.workers);
             let order = Order::Perform {
                 scripts: client.scripts.clone(),
                 resource: resource.to_owned(),
             };
-            let performed = worker.begin(order);
-            let (who, killed) = (client.who.clone(), is_killed(plan, worker));
+            let performed = workers[number].begin(order);
+            let who = client.who.clone();
             running.push(Box::pin(async move {
                 match performed.await {
                     Ok(_) => Ok(()),
-                    Err(_) if killed => Ok(()),
+                    Err(_) if workers[number].is_struck() => Ok(()),
                     Err(failure) => Err(Failure::new(format!("{who}: {failure}"))),
                 }
             }));
@@ -261,19 +293,22 @@ impl Crew {
     }
 
     async fn dismiss(self) -> Result<(), Failure> {
-        for (_, locks) in &self.here {
-            locks.shutdown(SOON).await?;
+        for (client, locks) in &self.here {
+            leaves_nothing(&client.who, locks).await?;
         }
-        self.operator.shutdown(SOON).await?;
-        Ok(())
+        leaves_nothing(SUITE, &self.operator).await
     }
 }
 
-fn is_killed(plan: &Plan, worker: &Worker) -> bool {
-    plan.faults.iter().any(|fault| match fault.what {
-        Breakage::KillWorker(number) => format!("worker {number}") == worker.who(),
-        _ => false,
-    })
+/// Shuts a client down that nobody uses any more: there is nothing that it could not finish.
+async fn leaves_nothing(who: &str, locks: &Locks) -> Result<(), Failure> {
+    let report = locks.shutdown(SOON).await?;
+    match report.is_clean() {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "{who} was shut down, and left something: {report:?}"
+        ))),
+    }
 }
 
 /// A task that ends with whoever waits for it.

@@ -16,11 +16,24 @@ pub enum Theme {
     Server,
     /// The server forgets every lock, or ends the session of one: a declared exception.
     DataLoss,
+    /// The server that leads is killed, and another takes its place. Where that loses what was written
+    /// last, it is a declared exception.
+    Failover,
+    /// The server's wall clock is stepped. Forward, which ends leases early where they hang on that
+    /// clock, it is a declared exception.
+    Clock,
 }
 
 impl Theme {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Calm, Self::Clients, Self::Server, Self::DataLoss];
+    pub const ALL: [Self; 6] = [
+        Self::Calm,
+        Self::Clients,
+        Self::Server,
+        Self::DataLoss,
+        Self::Failover,
+        Self::Clock,
+    ];
 
     /// Whether there is anything to break under this theme, if there are the faults that `has` says.
     #[must_use]
@@ -30,6 +43,8 @@ impl Theme {
             Self::Calm | Self::Clients => true,
             Self::Server => has(Fault::Kill) && has(Fault::Pause),
             Self::DataLoss => has(Fault::Wipe),
+            Self::Failover => has(Fault::Failover),
+            Self::Clock => has(Fault::StepClock),
         }
     }
 }
@@ -41,12 +56,14 @@ impl fmt::Display for Theme {
             Self::Clients => "clients",
             Self::Server => "server",
             Self::DataLoss => "data loss",
+            Self::Failover => "failover",
+            Self::Clock => "clock",
         })
     }
 }
 
 /// What a schedule is drawn from.
-pub(super) const KNOWN: [Fault; 15] = [
+pub(super) const KNOWN: [Fault; 21] = [
     Fault::Kill,
     Fault::Pause,
     Fault::Wipe,
@@ -62,4 +79,10 @@ pub(super) const KNOWN: [Fault; 15] = [
     Fault::Compact,
     Fault::MoveLeader,
     Fault::Reconfigure,
+    Fault::HoldRequest,
+    Fault::Reset,
+    Fault::Delay,
+    Fault::Failover,
+    Fault::StopReplication,
+    Fault::StepClock,
 ];

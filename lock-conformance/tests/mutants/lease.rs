@@ -16,7 +16,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         AnswersNoRenewal,
         "answers no renewal",
-        ["R4.11", "R6.02", "R6.05", "R8.11", "R8.12"]
+        ["R4.11", "R6.02", "R6.05", "R6.13", "R8.11", "R8.12"]
     ),
     mutant!(
         ReleasesWhatItFailsToRenew,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -38,6 +39,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         QueuesAnewAfterACut,
         "gives up a waiter's place when its connection is cut, and takes a new one",
         ["R7.16"]
+    ),
+    mutant!(
+        RenewsOnItsFirstConnection,
+        "renews nothing once it has another connection",
+        ["R6.25"]
     ),
     mutant!(
         ConnectsLazily,
@@ -179,6 +185,31 @@ impl Bend for QueuesAnewAfterACut {
         let stand_in = self.stand_ins.lock().remove(&claim.nonce);
         real.release(&stand_in.unwrap_or_else(|| claim.clone()))
             .await
+    }
+}
+
+#[derive(Debug, Default)]
+struct RenewsOnItsFirstConnection {
+    has_another: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Bend for RenewsOnItsFirstConnection {
+    fn events(&self, real: &Real) -> BoxStream<'static, Event> {
+        let has_another = Arc::clone(&self.has_another);
+        let note = move |event: &Event| {
+            if *event == Event::Reconnected {
+                has_another.store(true, Ordering::SeqCst);
+            }
+        };
+        real.events().inspect(note).boxed()
+    }
+
+    async fn renew(&self, real: &Real, grants: &[&Grant]) -> Vec<Result<Renewal>> {
+        match self.has_another.load(Ordering::SeqCst) {
+            true => pending().await,
+            false => real.renew(grants).await,
+        }
     }
 }
 

@@ -303,6 +303,14 @@ impl Faults for EtcdFaults {
         }))
     }
 
+    /// It is asked in the end, and told everything from the first revision on.
+    fn witness_outlives(&self, fault: Fault) -> bool {
+        matches!(
+            fault,
+            Fault::Kill | Fault::Pause | Fault::MoveLeader | Fault::Failover
+        )
+    }
+
     fn wire(&self) -> Option<&dyn Wire> {
         Some(&self.proxy)
     }

@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use lock_conformance::fault::Proxy;
+use lock_conformance::fault::{Proxy, Stats};
 use lock_conformance::servers::RedisServer;
-use lock_core::{Backend, Claim, ErrorKind, Passed, Replaced, Result, Standing};
+use lock_core::{Backend, Claim, ErrorKind, Passed, Renewal, Replaced, Result, Standing};
 
 use crate::fixture::*;
 
@@ -211,6 +211,39 @@ async fn late_copy_of_a_replace_respects_the_tombstone_of_the_next_claim_alone()
     );
     faulty.release(&mine).await;
     assert!(look(&faulty.two, "a").await.waiters.is_empty());
+}
+
+#[tokio::test]
+async fn late_copy_of_a_place_renewal_leaves_the_hold_that_came_of_it_alone() {
+    let faulty = Faulty::new().await;
+    let (held, waiting) = (claim("a"), claim("a"));
+    hold(&faulty.two, &held).await;
+    let waits = queue(&faulty.one, &waiting).await;
+    let accepted = faulty.proxy.stats().accepted;
+    faulty
+        .proxy
+        .hold_requests_matching(script_with(&waiting.nonce.to_string()));
+    // Its place is renewed by itself; unanswered, the client goes to another connection.
+    let moved = |stats: &Stats| stats.held_requests > 0 && stats.accepted > accepted;
+    faulty
+        .proxy
+        .until(SOON, |stats| moved(stats) && stats.open == 1)
+        .await;
+    assert!(soon(faulty.two.release(&held)).await.expect("released"));
+    let grant = granted(waits).await;
+    assert!(matches!(
+        renew(&faulty.one, &grant).await,
+        Renewal::Extended(_)
+    ));
+    faulty.deliver().await;
+    let state = look(&faulty.two, "a").await;
+    let [holder] = &state.holders[..] else {
+        panic!("one holder: {state:?}");
+    };
+    assert_eq!((holder.nonce, holder.token), (waiting.nonce, grant.token()));
+    // Far more than the claim window, which is all that a place renewal gives.
+    assert!(holder.remaining > Some(TTL / 2), "{holder:?}");
+    assert!(state.waiters.is_empty(), "{state:?}");
 }
 
 #[tokio::test]

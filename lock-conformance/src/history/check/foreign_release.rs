@@ -46,7 +46,7 @@ fn taken_back<'a>(hold: &Hold<'a>) -> Option<(Loss, &'a Event)> {
 }
 
 fn disturbed(troubles: &Troubles<'_>, hold: &Hold<'_>, told: &Event) -> bool {
-    troubles.active(hold.asked, told.at) || troubles.idle(&told.who, hold.asked, told.at)
+    troubles.disturbed(&told.who, hold.asked, told.at)
 }
 
 #[cfg(test)]
@@ -120,8 +120,8 @@ mod tests {
     fn session_may_end_through_trouble_during_the_hold_but_not_before_it() {
         for (from, to, good) in [(20, 30, true), (60, 70, false)] {
             let mut history = ended_at(50, Loss::NotHeld);
-            history.push(trouble(from, "faults", Trouble::Began("cut".into())));
-            history.push(trouble(to, "faults", Trouble::Healed("cut".into())));
+            history.push(broke_down(from));
+            history.push(healed(to));
             assert_eq!(check_foreign_release(&history).is_ok(), good);
         }
     }

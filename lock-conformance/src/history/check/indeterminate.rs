@@ -128,7 +128,8 @@ enum Open {
 fn openness(request: &Request<'_>, troubles: &Troubles<'_>) -> Option<Open> {
     let end = request.end.map_or(Duration::MAX, |(_, at)| at);
     let disturbed = request.waits
-        && (troubles.active(request.asked, end) || troubles.idle(request.who, request.asked, end));
+        && (troubles.disturbed(request.who, request.asked, end)
+            || troubles.broke(&request.event.name, request.asked, end));
     match request.end {
         _ if disturbed => Some(Open::Often),
         Some((Answer::Granted(_), _)) if request.waits => Some(Open::Passing),
@@ -205,8 +206,8 @@ mod tests {
     fn waiter_that_something_happened_to_may_have_won_before() {
         let history = [
             asks(0, "a"),
-            trouble(5, "faults", Trouble::Began("cut".into())),
-            trouble(6, "faults", Trouble::Healed("cut".into())),
+            broke_down(5),
+            healed(6),
             granted(0, 10, "a", 2),
         ];
         let records = [began(1), ended(1), began(2), ended(2)];

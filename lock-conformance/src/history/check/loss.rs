@@ -27,7 +27,7 @@ pub fn check_loss_before_grant(events: &[Event], lateness: Duration) -> Result<(
             };
             let newer = holds.first_newer(hold.token);
             let newer = newer.filter(|newer| newer.granted + lateness < told.at);
-            let Some(newer) = newer.filter(|_| !excused(hold, why, told)) else {
+            let Some(newer) = newer.filter(|newer| !excused(hold, why, newer.granted)) else {
                 continue;
             };
             if !troubles.idle(&told.who, newer.granted.saturating_sub(lateness), told.at) {
@@ -42,9 +42,10 @@ pub fn check_loss_before_grant(events: &[Event], lateness: Duration) -> Result<(
     Ok(())
 }
 
-fn excused(hold: &Hold<'_>, why: Loss, told: &Event) -> bool {
-    let released = hold.releasing.is_some_and(|releasing| releasing < told.at);
-    why == Loss::Broken || released || hold.undone_by(told.at)
+/// Whether the hold had ended by its holder's will, or by a declared exception, when the next was granted.
+fn excused(hold: &Hold<'_>, why: Loss, next: Duration) -> bool {
+    let released = hold.releasing.is_some_and(|releasing| releasing <= next);
+    why == Loss::Broken || released || hold.undone_by(next)
 }
 
 #[cfg(test)]
@@ -135,6 +136,18 @@ mod tests {
             lost(21, "a", 1, Loss::Broken),
         ];
         assert_eq!(check(&history), Ok(()));
+    }
+
+    #[test]
+    fn loss_of_data_or_release_after_the_next_grant_excuses_nothing() {
+        let mut history = told_at(32, "a").to_vec();
+        let lost = Trouble::DataLost { since: ms(30) };
+        history.push(trouble(31, "faults", lost));
+        assert_eq!(violated(check(&history)), "P9");
+        let mut history = told_at(32, "a").to_vec();
+        history.push(releasing(30, "a", 1));
+        history.sort_by_key(|event| event.at);
+        assert_eq!(violated(check(&history)), "P9");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::history::request::{Request, requests_by_name};
 use crate::history::trouble::Troubles;
 
 /// **P8**: a waiter that was seen queued before another asked is served before it, unless it left, or
-/// something was broken meanwhile. A try overtakes nobody either.
+/// was kept from keeping its place meanwhile: the server or its way there was broken, it did not run, or an operator
+/// broke a hold. A try overtakes nobody either.
 ///
 /// # Errors
 /// The first request that overtook a waiter.
@@ -53,8 +54,9 @@ impl<'a> Seen<'a> {
         let begun = line.partition_point(|request| request.asked <= looked);
         let request = line.get(begun.checked_sub(1)?)?;
         let (token, granted) = request.granted()?;
-        let undisturbed =
-            !troubles.active(looked, granted) && !troubles.idle(request.who, looked, granted);
+        // A grant that is broken before anybody has heard of it is asked for again, at the end of the queue.
+        let undisturbed = !troubles.disturbed(request.who, looked, granted)
+            && !troubles.broke(&event.name, looked, granted);
         (request.waits && granted >= looked && undisturbed).then_some(Self {
             at: event.at,
             token,
@@ -169,8 +171,19 @@ mod tests {
     #[test]
     fn place_that_was_lost_through_trouble_is_excused() {
         let mut history = served(2, 1);
-        history.push(trouble(8, "faults", Trouble::Began("cut".into())));
-        history.push(trouble(9, "faults", Trouble::Healed("cut".into())));
+        history.push(broke_down(8));
+        history.push(healed(9));
+        assert_eq!(check_order(&history), Ok(()));
+    }
+
+    #[test]
+    fn grant_that_was_broken_before_it_was_heard_of_costs_the_place() {
+        let mut history = served(2, 1);
+        let broke = Trouble::Broke {
+            token: 9,
+            since: ms(7),
+        };
+        history.push(trouble(8, "faults", broke));
         assert_eq!(check_order(&history), Ok(()));
     }
 }

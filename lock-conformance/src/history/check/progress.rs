@@ -9,6 +9,8 @@ use crate::history::event::{Event, Trouble, What};
 /// **P7**: when nothing is broken, and whatever was has been healed for `bound`, a lock that is free and
 /// that somebody waits for is granted within `bound`.
 ///
+/// Whoever is refused with an error, and asks again, has been waiting all the time.
+///
 /// A lock is free when nobody holds it as far as the history says. So `bound` has to cover the lease of
 /// a holder that died.
 ///
@@ -16,13 +18,14 @@ use crate::history::event::{Event, Trouble, What};
 /// The first lock that stayed free for longer, with the waiter that had waited longest.
 pub fn check_progress(events: &[Event], bound: Duration) -> Result<(), Violation> {
     let mut locks: BTreeMap<&str, Lock<'_>> = BTreeMap::new();
+    let mut failing = Failing::default();
     let mut broken = 0_usize;
     let mut paused = HashSet::new();
     for event in events {
         if let What::Trouble(trouble) = &event.what {
             let was_broken = broken > 0 || !paused.is_empty();
             match trouble {
-                Trouble::Began(_) => broken += 1,
+                Trouble::Began { .. } => broken += 1,
                 Trouble::Healed(_) => broken = broken.saturating_sub(1),
                 Trouble::Paused => drop(paused.insert(event.process())),
                 // Who is killed while it is paused does not come back.
@@ -31,6 +34,7 @@ pub fn check_progress(events: &[Event], bound: Duration) -> Result<(), Violation
                 Trouble::DataLost { .. } | Trouble::Broke { .. } => {}
             }
             let is_broken = broken > 0 || !paused.is_empty();
+            failing.0.clear();
             for lock in locks.values_mut() {
                 if !was_broken {
                     lock.judge(event.at, bound)?;
@@ -44,12 +48,65 @@ pub fn check_progress(events: &[Event], bound: Duration) -> Result<(), Violation
         }
         let lock = locks.entry(&event.name).or_default();
         lock.judge(event.at, bound)?;
+        let since = failing.take(event, lock.idle_since);
         if lock.take(event) {
-            lock.count_from(event.at, broken > 0 || !paused.is_empty());
+            let since = since.unwrap_or(event.at);
+            lock.count_from(since, broken > 0 || !paused.is_empty());
         }
     }
     let end = events.last().map_or(Duration::ZERO, |event| event.at);
     locks.values().try_for_each(|lock| lock.judge(end, bound))
+}
+
+/// Who was refused with an error when it last asked: by which lock, and since when that had been free.
+#[derive(Default)]
+struct Failing<'a>(HashMap<&'a str, (&'a str, Duration)>);
+
+impl<'a> Failing<'a> {
+    /// If somebody asks again who was refused: since when the lock has been free, which is `idle` now.
+    fn take(&mut self, event: &'a Event, idle: Option<Duration>) -> Option<Duration> {
+        let (who, name) = (event.who.as_str(), event.name.as_str());
+        match &event.what {
+            What::Asked { waits: true } => {
+                let (of, since) = self.0.remove(who)?;
+                (of == name).then_some(since)
+            }
+            What::Granted { .. } => {
+                self.0.retain(|asker, (of, _)| *asker != who && *of != name);
+                None
+            }
+            What::Refused { why, .. } if why.is_error() => {
+                let since = idle?;
+                self.0.insert(who, (name, since));
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+/// **P7**, of a history in which nothing was broken, and nobody paused or killed: a lock that is free and
+/// wanted is granted within `bound`, a lost wake-up included. For as long as the machine did not run some process it
+/// may take longer.
+///
+/// Says nothing of any other history.
+///
+/// # Errors
+/// As [`check_progress`].
+pub fn check_prompt(events: &[Event], bound: Duration) -> Result<(), Violation> {
+    let mut stalled = Duration::ZERO;
+    for event in events {
+        match &event.what {
+            What::Trouble(Trouble::Stalled { since }) => {
+                stalled += event.at.saturating_sub(*since);
+            }
+            What::Trouble(_) => return Ok(()),
+            // Nobody renews it, and nobody need give it up.
+            What::Leased { kept: false, .. } => return Ok(()),
+            _ => {}
+        }
+    }
+    check_progress(events, bound + stalled)
 }
 
 /// What is known of one lock at one time.
@@ -138,11 +195,7 @@ mod tests {
     }
 
     fn cut(at: u64) -> Event {
-        trouble(at, "faults", Trouble::Began("cut".into()))
-    }
-
-    fn healed(at: u64) -> Event {
-        trouble(at, "faults", Trouble::Healed("cut".into()))
+        began_to_be_cut(at, &["a"])
     }
 
     #[test]
@@ -161,6 +214,63 @@ mod tests {
     fn others_that_come_meanwhile_do_not_start_the_time_again() {
         let history = [asks(0, "a"), asks(60, "b"), end(101)];
         assert_eq!(violated(check(&history)), "P7");
+    }
+
+    #[test]
+    fn whoever_is_refused_with_errors_and_asks_again_has_been_waiting() {
+        let again = |at| {
+            [
+                asks(0, "a"),
+                refused(0, 40, "a", Refusal::Unavailable),
+                asks(60, "a"),
+                refused(60, 90, "a", Refusal::Indeterminate),
+                asks(95, "a"),
+                end(at),
+            ]
+        };
+        assert_eq!(check(&again(100)), Ok(()));
+        assert_eq!(violated(check(&again(101))), "P7");
+    }
+
+    #[test]
+    fn two_who_are_refused_by_turns_have_both_been_waiting() {
+        let mut history = Vec::new();
+        for turn in 0..6 {
+            let (who, asked) = (["a", "b"][turn % 2], 20 * turn as u64);
+            history.push(asks(asked, who));
+            history.push(refused(asked, asked + 10, who, Refusal::Unavailable));
+        }
+        history.push(asks(121, "a"));
+        history.push(end(122));
+        assert_eq!(violated(check(&history)), "P7");
+    }
+
+    #[test]
+    fn whoever_was_served_or_went_elsewhere_meanwhile_has_not_been_waiting() {
+        let history = [
+            asks(0, "a"),
+            refused(0, 40, "a", Refusal::Unavailable),
+            asks(60, "a"),
+            granted(60, 70, "a", 1),
+            releasing(80, "a", 1),
+            asks(150, "a"),
+            granted(150, 240, "a", 2),
+        ];
+        assert_eq!(check(&history), Ok(()));
+        let elsewhere = |event: Event| Event {
+            name: "other".to_owned(),
+            ..event
+        };
+        let history = [
+            asks(0, "a"),
+            refused(0, 40, "a", Refusal::Unavailable),
+            elsewhere(asks(60, "a")),
+            elsewhere(granted(60, 70, "a", 1)),
+            elsewhere(releasing(140, "a", 1)),
+            asks(150, "a"),
+            end(240),
+        ];
+        assert_eq!(check(&history), Ok(()));
     }
 
     #[test]

@@ -40,12 +40,14 @@ pub fn check_validity(events: &[Event]) -> Result<(), Violation> {
             What::Shown { .. } => bounded(hold, until, troubles.killed(&event.who)),
             _ => until,
         };
+        // What a declared exception took was valid until then.
+        let until = hold
+            .and_then(|hold| hold.undone)
+            .map_or(until, |undone| until.min(undone));
         let newer = holds
             .first_newer(token)
             .filter(|newer| newer.granted < until);
-        if let Some(newer) = newer
-            && !hold.is_some_and(|hold| hold.undone_by(until))
-        {
+        if let Some(newer) = newer {
             return Err(Violation::new("P3", what, &[newer.event, event]));
         }
     }
@@ -154,5 +156,19 @@ mod tests {
         };
         assert_eq!(check_validity(&history(19)), Ok(()));
         assert_eq!(violated(check_validity(&history(25))), "P3");
+    }
+
+    #[test]
+    fn loss_of_data_after_the_next_grant_excuses_nothing() {
+        let history = |since| {
+            [
+                granted(0, 10, "a", 1),
+                shown(10, "a", 1, 100),
+                granted(0, 50, "b", 2),
+                trouble(95, "faults", Trouble::DataLost { since: ms(since) }),
+            ]
+        };
+        assert_eq!(violated(check_validity(&history(90))), "P3");
+        assert_eq!(check_validity(&history(45)), Ok(()));
     }
 }

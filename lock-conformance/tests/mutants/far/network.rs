@@ -30,6 +30,8 @@ struct State {
     hold_replies: bool,
     drop_replies: bool,
     drop_pushes: bool,
+    /// By how much every answer is late, for the request and for itself.
+    delay: Duration,
     /// The request that is lost, counted from the next one; zero when none is.
     doomed: u64,
 }
@@ -83,6 +85,9 @@ impl Network {
         if state.drop_replies || state.is_dead() {
             pending::<()>().await;
         }
+        if !state.delay.is_zero() {
+            tokio::time::sleep(state.delay * 2).await;
+        }
     }
 
     /// Whether something that nobody asked for comes through.
@@ -112,6 +117,15 @@ impl Network {
 impl Wire for Network {
     fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Within one process there is no other way of cutting.
+    fn reset(&self) {
+        self.cut();
+    }
+
+    fn delay(&self, each_way: Duration) {
+        self.state.send_modify(|state| state.delay = each_way);
     }
 
     fn black_hole(&self, on: bool) {
