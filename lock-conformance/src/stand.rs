@@ -296,6 +296,13 @@ impl Stand {
             .await
     }
 
+    /// Waits until `client` has heard what it was answered before this, such as that it stands in the queue for
+    /// `name`. The server knows that earlier; who is cut off in between does not know what became of its
+    /// request, and rightly gives it up.
+    pub(crate) async fn until_heard(&self, client: &Locks, name: &str) -> LockResult<()> {
+        client.inspect(name).await.map(drop)
+    }
+
     /// **P6**: nobody holds, nobody waits, and the lock can be had at once.
     pub(crate) async fn at_rest(&self, name: &str) -> Result<(), Failure> {
         let witness = self.client().await?;

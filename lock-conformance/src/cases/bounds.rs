@@ -462,6 +462,7 @@ async fn queued_wait_ends_when_an_outage_lasts_too_long(s: Stand) -> Check {
         async move { b.hold(&name).await }
     });
     s.until_queued(&a, &name, 1).await?;
+    s.until_heard(&b, &name).await?;
     s.faults().kill_server().await?;
     let (answer, took) = timed(within(limit + bounded(&s) + SOON, "a verdict", waiting)).await;
     let answer = answer?.map_err(|error| Failure::new(error.to_string()))?;

@@ -12,6 +12,7 @@ pub(super) async fn waiter_is_served_after_a_compaction(s: Stand) -> Check {
         async move { Ok::<_, Failure>(b.hold(&name).await?) }
     });
     s.until_queued(&a, &name, 1).await?;
+    s.until_heard(&b, &name).await?;
     forget_while_away(&s, &a).await?;
     ensure(!waiting.is_finished(), "granted while somebody holds")?;
     released_clean(a.give_up(held).await?)?;

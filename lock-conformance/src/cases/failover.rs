@@ -99,6 +99,7 @@ async fn outlived(s: &Stand, change: BoxFuture<'_, io::Result<()>>) -> Check {
         async move { Ok::<_, Failure>(b.hold_for(&name, ttl).await?) }
     });
     s.until_queued(&c, &name, 1).await?;
+    s.until_heard(&b, &name).await?;
     change.await?;
     let end = Clock::system().now() + ttl + s.ttl();
     while Clock::system().now() < end {

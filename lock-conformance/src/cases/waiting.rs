@@ -126,7 +126,7 @@ pub(super) const CASES: &[Entry] = &[
     ),
 ];
 
-/// Starts waiting for the lock, and is in the queue when this returns.
+/// Starts waiting for the lock, and is in the queue when this returns, and knows it.
 async fn queue_up(
     s: &Stand,
     client: &Client,
@@ -139,6 +139,7 @@ async fn queue_up(
         async move { Ok(client.hold(&name).await?) }
     });
     s.until_queued(witness, name, place).await?;
+    s.until_heard(client, name).await?;
     Ok(task)
 }
 

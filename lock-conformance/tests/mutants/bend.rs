@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use lock_conformance::async_trait;
@@ -15,7 +16,21 @@ use lock_core::{
     Grant, LockName, LockState, MemoryStore, Page, Passed, Renewal, Replaced, Result, Standing,
 };
 
-/// What a mutant does instead of the honest thing. One serves all connections of an arena.
+/// The claim window that is declared where there is one. A keeper on a busy machine keeps up with it.
+pub(crate) const CLAIM_WINDOW: Duration = Duration::from_millis(600);
+
+/// What a server goes through with all that it has, if it is honest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Upheaval {
+    /// It is killed and comes back, or another one takes its place.
+    Restart,
+    /// Another member leads, in good order.
+    MoveOfTheLeader,
+    /// Its settings are changed.
+    Reconfiguration,
+}
+
+/// What a mutant does instead of the honest thing. One serves all connections that a process has in an arena.
 #[async_trait]
 pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
     /// The clock that clients are given instead of the system's.
@@ -38,9 +53,35 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
         ErrorKind::Denied
     }
 
-    /// Whether a server that is killed still has its data when it is back.
-    fn survives_a_restart(&self) -> bool {
+    /// Whether a server still has its data afterwards.
+    fn survives(&self, _upheaval: Upheaval) -> bool {
         true
+    }
+
+    /// Whether a script that the server has forgotten is sent to it again.
+    fn sends_scripts_again(&self) -> bool {
+        true
+    }
+
+    /// For how long a lock is handed off where a claim window is declared.
+    fn claim_window(&self) -> Duration {
+        CLAIM_WINDOW
+    }
+
+    /// The clock on which the store measures leases.
+    fn store_clock(&self) -> Clock {
+        Clock::system()
+    }
+
+    /// Hears that the server's wall clock is so many seconds off from now on.
+    fn wall_clock_set(&self, _seconds: i64) {}
+
+    /// Hears that the server has forgotten its history.
+    fn compacted(&self) {}
+
+    /// What is stored beside the locks, without an end.
+    fn keeps(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Hears of every connection that is made.
@@ -64,7 +105,7 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
 
     /// What the client is told of a grant.
     async fn told(&self, _real: &Real, claim: &Claim, grant: Grant) -> Grant {
-        Grant::new(claim, grant.token(), grant.validity())
+        passed_on(claim, &grant)
     }
 
     async fn try_acquire(&self, real: &Real, claim: &Claim) -> Result<Option<Grant>> {
@@ -141,6 +182,15 @@ pub(crate) trait Bend: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// The grant of what was asked for instead of `claim`, as one of `claim`.
+pub(crate) fn passed_on(claim: &Claim, grant: &Grant) -> Grant {
+    let same = Grant::new(claim, grant.token(), grant.validity());
+    match grant.is_provisional() {
+        true => same.provisional(),
+        false => same,
+    }
+}
+
 /// Bends nothing: what every case has to pass on.
 #[derive(Debug, Default)]
 pub(crate) struct Honest;
@@ -153,7 +203,7 @@ pub(crate) struct Real {
     backend: Arc<dyn Backend>,
     /// Which connection of its arena it is.
     pub(crate) number: usize,
-    /// What the honest backend measures time on.
+    /// What shows the true time.
     pub(crate) clock: Clock,
     origin: Arc<dyn Connect>,
     context: Context,
@@ -199,15 +249,15 @@ impl ConnectBent {
 #[async_trait]
 impl Connect for ConnectBent {
     async fn connect(&self, mut context: Context) -> Result<Arc<dyn Backend>> {
-        // Whatever the client's clock does: the store has one, and that is right.
-        context.clock = Clock::system();
+        // Whatever the client's clock does: the store has one.
+        context.clock = self.bend.store_clock();
         let context = self.bend.context(context);
         let bent: Arc<dyn Backend> = Arc::new(Bent {
             bend: Arc::clone(&self.bend),
             real: Real {
                 backend: self.origin.connect(context.clone()).await?,
                 number: self.connections.fetch_add(1, Ordering::Relaxed),
-                clock: context.clock.clone(),
+                clock: Clock::system(),
                 origin: Arc::clone(&self.origin),
                 context,
             },

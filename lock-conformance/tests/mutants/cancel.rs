@@ -7,8 +7,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ForgetsReleases,
         "says that it has released a lock, and has not",
         [
-            "R1.10", "R8.01", "R8.05", "R8.06", "R8.07", "R8.08", "R8.09", "R8.15", "R8.16",
-            "R9.05", "R12.04"
+            "R1.02", "R1.10", "R8.01", "R8.05", "R8.06", "R8.07", "R8.08", "R8.09", "R8.15",
+            "R8.16", "R9.05", "R12.04"
         ]
     ),
     mutant!(

@@ -58,10 +58,7 @@ struct WrongClock<const PERCENT: u32>(Arc<ManualClock>);
 
 impl<const PERCENT: u32> WrongClock<PERCENT> {
     fn running() -> Self {
-        let hand = Arc::new(ManualClock::new());
-        let weak = Arc::downgrade(&hand);
-        thread::spawn(move || drive(&weak, PERCENT));
-        Self(hand)
+        Self(running_at(|| PERCENT))
     }
 
     /// The grant as a client measures it that has this clock.
@@ -83,13 +80,21 @@ impl<const PERCENT: u32> WrongClock<PERCENT> {
     }
 }
 
+/// A clock that runs at so many hundredths of the true speed.
+pub(crate) fn running_at(percent: impl Fn() -> u32 + Send + 'static) -> Arc<ManualClock> {
+    let hand = Arc::new(ManualClock::new());
+    let weak = Arc::downgrade(&hand);
+    thread::spawn(move || drive(&weak, percent));
+    hand
+}
+
 /// Moves the clock for as long as anybody has it.
-fn drive(hand: &Weak<ManualClock>, percent: u32) {
+fn drive(hand: &Weak<ManualClock>, percent: impl Fn() -> u32) {
     let clock = Clock::system();
     let mut last = clock.now();
     while let Some(hand) = hand.upgrade() {
         let now = clock.now();
-        hand.advance(now.saturating_since(last) * percent / 100);
+        hand.advance(now.saturating_since(last) * percent() / 100);
         last = now;
         drop(hand);
         thread::sleep(TICK);

@@ -15,9 +15,11 @@ const PREFACE: &str = "\
 # Mutants
 
 A suite that lets a broken backend pass is worth nothing. So the suite is tested too: these backends are
-broken in one way each, and each case named beside one passes without the defect and fails with it. They are
-the memory backend with one operation bent, or a clock; where a case breaks something, behind a network that
-holds, drops and cuts in one process. `cargo test -p lock-conformance --test mutants` runs them.
+broken in one way each, and each case named beside one passes without the defect and fails with it. Every case
+kills at least one. They are the memory backend with one operation bent, or a clock; where a case breaks
+something, behind a network that holds, drops and cuts, at a server that is killed, moved, replaced and made to
+forget; and where it takes processes, with these as that server's clients.
+`cargo test -p lock-conformance --test mutants` runs them.
 
 Core is broken too, line by line, in a copy of its source: `cargo xtask mutants` runs those.
 

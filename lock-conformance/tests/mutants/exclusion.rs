@@ -16,7 +16,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         LetsSomeWaitersIn,
         "grants every fifth acquire at once, with the next token",
-        ["R1.04", "R1.09", "R1.11", "R1.12", "R1.13"]
+        [
+            "R1.04", "R1.05", "R1.06", "R1.08", "R1.09", "R1.11", "R1.12", "R1.13"
+        ],
+        Behind
     ),
 ];
 

@@ -11,12 +11,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         EndsNoLease,
         "keeps every lease for an hour",
-        ["R6.01", "R6.12"]
+        ["R1.07", "R1.08", "R6.01", "R6.07", "R6.12"]
     ),
     mutant!(
         AnswersNoRenewal,
         "answers no renewal",
-        ["R4.11", "R6.02", "R6.13", "R8.11", "R8.12"]
+        ["R4.11", "R6.02", "R6.05", "R6.13", "R8.11", "R8.12"]
     ),
     mutant!(
         ReleasesWhatItFailsToRenew,

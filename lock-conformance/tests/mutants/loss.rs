@@ -18,7 +18,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         PushesFalseLosses,
         "tells every holder that it holds no longer",
         [
-            "R1.02", "R4.03", "R4.08", "R5.10", "R5.12", "R5.13", "R9.06", "R12.10"
+            "R4.03", "R4.08", "R5.10", "R5.12", "R5.13", "R9.06", "R12.10"
         ]
     ),
 ];
@@ -45,8 +45,9 @@ impl Bend for BreaksWhateverTheToken {
     }
 }
 
-/// More than core takes steps until it knows of a grant.
-const PUSHES: usize = 50;
+/// The steps from the last push to the one before: more than core takes from a doubt about a grant to its
+/// guard.
+const LONGEST_GAP: usize = 10;
 
 /// The way to each client that listens.
 #[derive(Debug, Default)]
@@ -67,10 +68,13 @@ impl Bend for PushesFalseLosses {
         if let Some(listener) = self.0.lock().get(&real.number).cloned() {
             let nonce = claim.nonce;
             // On the client's own thread, beside what it does with the grant: those that come too early
-            // are about a grant that nobody has heard of yet.
+            // are about a grant that nobody has heard of yet, and make core ask about it. Each leaves it more
+            // time than the one before to believe the answer.
             tokio::spawn(async move {
-                for _ in 0..PUSHES {
-                    step_aside().await;
+                for gap in 0..=LONGEST_GAP {
+                    for _ in 0..gap {
+                        step_aside().await;
+                    }
                     // A client that is closing does not listen any more.
                     let _ = listener.send(Event::Gone { nonce });
                 }

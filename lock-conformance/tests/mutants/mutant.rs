@@ -62,10 +62,12 @@ pub(crate) fn run_case(case: &Case, mutant: Option<&Mutant>) -> Report {
     let harness = match side {
         Side::Front => FarHarness {
             front: bend,
+            front_name: mutant.map(|mutant| mutant.name),
             behind: honest,
         },
         Side::Behind => FarHarness {
             front: honest,
+            front_name: None,
             behind: bend,
         },
     };

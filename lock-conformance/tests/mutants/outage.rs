@@ -7,13 +7,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::bend::Upheaval;
 use crate::prelude::*;
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         LosesItsData,
         "forgets everything when it is restarted, its counter too",
-        ["R2.12", "R6.09", "R7.15"],
+        ["R2.12", "R2.20", "R6.09", "R6.22", "R7.15"],
+        Behind
+    ),
+    mutant!(
+        ForgetsWithItsLeader,
+        "forgets everything when its leader moves",
+        ["R6.23"],
+        Behind
+    ),
+    mutant!(
+        ForgetsWithItsSettings,
+        "forgets everything when its settings are changed",
+        ["R6.24"],
         Behind
     ),
     mutant!(
@@ -58,6 +71,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["R9.13", "R9.14"]
     ),
     mutant!(
+        SendsScriptsOnce,
+        "does not send a script again that the server has forgotten",
+        ["R9.15"]
+    ),
+    mutant!(
         NeverSaysAdrift,
         "does not say that a waiter is out of reach",
         ["R9.16"]
@@ -83,13 +101,31 @@ pub(crate) const MUTANTS: &[Mutant] = &[
 struct LosesItsData;
 
 impl Bend for LosesItsData {
-    fn survives_a_restart(&self) -> bool {
-        false
+    fn survives(&self, upheaval: Upheaval) -> bool {
+        upheaval != Upheaval::Restart
     }
 
     fn context(&self, mut context: Context) -> Context {
         context.fence_base = 0;
         context
+    }
+}
+
+#[derive(Debug, Default)]
+struct ForgetsWithItsLeader;
+
+impl Bend for ForgetsWithItsLeader {
+    fn survives(&self, upheaval: Upheaval) -> bool {
+        upheaval != Upheaval::MoveOfTheLeader
+    }
+}
+
+#[derive(Debug, Default)]
+struct ForgetsWithItsSettings;
+
+impl Bend for ForgetsWithItsSettings {
+    fn survives(&self, upheaval: Upheaval) -> bool {
+        upheaval != Upheaval::Reconfiguration
     }
 }
 
@@ -231,6 +267,15 @@ impl Bend for StaysDead {
         let answer = real.try_acquire(claim).await?;
         self.0.lock().remove(&real.number);
         Ok(answer)
+    }
+}
+
+#[derive(Debug, Default)]
+struct SendsScriptsOnce;
+
+impl Bend for SendsScriptsOnce {
+    fn sends_scripts_again(&self) -> bool {
+        false
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every group of mutants needs.
 
 pub(crate) use std::collections::HashMap;
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use std::time::Duration;
 
@@ -14,7 +14,9 @@ pub(crate) use lock_core::{
     Reach, Renewal, Replaced, Result, Standing, Validity,
 };
 
-pub(crate) use crate::bend::{Bend, Real};
+use tokio::sync::mpsc;
+
+pub(crate) use crate::bend::{Bend, CLAIM_WINDOW, Real, passed_on};
 pub(crate) use crate::mutant::{Mutant, mutant};
 
 pub(crate) fn token(number: u64) -> FencingToken {
@@ -56,6 +58,17 @@ impl<T> Shared<T> {
 /// A client that is told of nothing.
 pub(crate) fn silence() -> BoxStream<'static, Event> {
     futures_util::stream::pending().boxed()
+}
+
+/// What is pushed to whoever takes it first; others are told of nothing.
+pub(crate) fn pushed(events: Option<mpsc::UnboundedReceiver<Event>>) -> BoxStream<'static, Event> {
+    let Some(events) = events else {
+        return silence();
+    };
+    futures_util::stream::unfold(events, |mut events| async move {
+        events.recv().await.map(|event| (event, events))
+    })
+    .boxed()
 }
 
 /// What the memory backend declares.

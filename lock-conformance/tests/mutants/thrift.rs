@@ -11,6 +11,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["R7.18"]
     ),
     mutant!(
+        TriesBeforeItWaits,
+        "tries to get a lock before it stands in the queue for it",
+        ["R7.19"]
+    ),
+    mutant!(
         PassesInTwoSteps,
         "passes a lock on within a client by a release and a request",
         ["R7.20"]
@@ -45,6 +50,19 @@ impl Bend for LooksWhileItWaits {
                 Ok(grant) => return grant,
                 Err(_) => drop(real.inspect(&claim.name).await?),
             }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct TriesBeforeItWaits;
+
+#[async_trait]
+impl Bend for TriesBeforeItWaits {
+    async fn acquire(&self, real: &Real, claim: &Claim) -> Result<Grant> {
+        match real.try_acquire(claim).await? {
+            Some(grant) => Ok(grant),
+            None => real.acquire(claim).await,
         }
     }
 }

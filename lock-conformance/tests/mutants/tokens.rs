@@ -36,7 +36,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant!(
         IgnoresTheBase,
         "ignores the fence base, also its own after a loss of data",
-        ["R2.07", "R2.14"],
+        ["R2.07", "R2.14", "R2.21"],
+        Behind
+    ),
+    mutant!(
+        TellsOtherTokens,
+        "tells its clients tokens that it has not recorded",
+        ["R2.23"],
         Behind
     ),
     mutant!(
@@ -170,6 +176,16 @@ impl Bend for IgnoresTheBase {
     fn context(&self, mut context: Context) -> Context {
         context.fence_base = 0;
         context
+    }
+}
+
+#[derive(Debug, Default)]
+struct TellsOtherTokens;
+
+#[async_trait]
+impl Bend for TellsOtherTokens {
+    async fn told(&self, _: &Real, claim: &Claim, grant: Grant) -> Grant {
+        with_token(claim, &grant, grant.token().get() * 2)
     }
 }
 

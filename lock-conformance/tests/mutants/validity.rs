@@ -17,7 +17,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         BelievesForEver,
         "grants validities without an end, and pushes no end either",
         [
-            "R3.09", "R4.02", "R4.06", "R4.07", "R4.09", "R4.12", "R4.13", "R4.15", "R5.11"
+            "R3.09", "R4.02", "R4.06", "R4.07", "R4.09", "R4.12", "R4.13", "R4.15", "R4.22",
+            "R5.11", "R6.08"
         ]
     ),
     mutant!(

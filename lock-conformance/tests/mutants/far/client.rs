@@ -4,10 +4,11 @@ use std::future::pending;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use lock_core::Connect;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::network::Network;
-use super::server::Server;
+use super::server::{Server, capabilities};
+use super::session::Session;
 use crate::prelude::*;
 
 /// How often a waiter asks about its place, in case a push was lost.
@@ -22,24 +23,18 @@ pub(super) struct ConnectFar {
     pub(super) network: Arc<Network>,
     /// Whether it waits for the server to answer.
     pub(super) greets: bool,
+    /// Whether it sends a script again that the server has forgotten.
+    pub(super) sends_scripts_again: bool,
 }
 
-#[async_trait]
-impl Connect for ConnectFar {
-    async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
+impl ConnectFar {
+    pub(super) async fn open(&self, context: Context) -> Result<Arc<Far>> {
         if self.greets {
             self.server.attends().await?;
         }
         self.server.connections.fetch_add(1, Ordering::Relaxed);
-        let (pushes, events) = mpsc::unbounded_channel();
-        let session = Arc::new(Session {
-            server: Arc::clone(&self.server),
-            network: Arc::clone(&self.network),
-            context,
-            store: AsyncMutex::new(None),
-            pushes,
-        });
-        tokio::spawn(tell_of_reconnects(Arc::clone(&session)));
+        let (server, network) = (Arc::clone(&self.server), Arc::clone(&self.network));
+        let (session, events) = Session::begin(server, network, context, self.sends_scripts_again);
         Ok(Arc::new(Far {
             session,
             book: Shared::default(),
@@ -49,72 +44,15 @@ impl Connect for ConnectFar {
     }
 }
 
-/// What the server has of one client.
-#[derive(Debug)]
-struct Session {
-    server: Arc<Server>,
-    network: Arc<Network>,
-    context: Context,
-    /// The connection to what is stored, and how often the server had lost its data before.
-    store: AsyncMutex<Option<(u64, Arc<dyn Backend>)>>,
-    pushes: mpsc::UnboundedSender<Event>,
-}
-
-impl Session {
-    async fn store(&self) -> Result<Arc<dyn Backend>> {
-        let losses = self.server.losses();
-        let mut store = self.store.lock().await;
-        if let Some((before, backend)) = &*store
-            && *before == losses
-        {
-            return Ok(Arc::clone(backend));
-        }
-        let backend = self.server.open(self.context.clone()).await?;
-        let (network, pushes) = (Arc::clone(&self.network), self.pushes.clone());
-        let mut events = backend.events();
-        tokio::spawn(async move {
-            while let Some(event) = events.next().await {
-                if network.push().await {
-                    // A client that has gone hears nothing.
-                    let _ = pushes.send(event);
-                }
-            }
-        });
-        *store = Some((losses, Arc::clone(&backend)));
-        Ok(backend)
-    }
-
-    /// Executes a request, as soon as the server attends to it.
-    async fn execute<T, F>(
-        &self,
-        text: &str,
-        request: impl FnOnce(Arc<dyn Backend>) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        self.server.attends().await?;
-        self.server.received(text)?;
-        request(self.store().await?).await
-    }
-}
-
-async fn tell_of_reconnects(session: Arc<Session>) {
-    loop {
-        let (cuts, kills) = (session.network.cuts(), session.server.kills());
-        tokio::select! {
-            () = session.network.cut_since(cuts) => {}
-            () = session.server.killed_since(kills) => {}
-        }
-        session.server.is_back().await;
-        if session.pushes.send(Event::Reconnected).is_err() {
-            return;
-        }
+#[async_trait]
+impl Connect for ConnectFar {
+    async fn connect(&self, context: Context) -> Result<Arc<dyn Backend>> {
+        Ok(self.open(context).await?)
     }
 }
 
 #[derive(Debug)]
-struct Far {
+pub(super) struct Far {
     session: Arc<Session>,
     /// The claims as the server has them. What it reports of their progress is not seen here.
     book: Shared<HashMap<Nonce, Claim>>,
@@ -174,12 +112,19 @@ impl Far {
         known.clone()
     }
 
+    /// Has the claim ask under another nonce: what ended with a session is over for good.
+    /// Pushes about it then name a nonce that core does not know; it hears by its validity and renewals.
+    fn begin_anew(&self, claim: &Claim) {
+        self.book.lock().insert(claim.nonce, fresh(claim));
+    }
+
     /// Puts the claim into the queue unless it is there, and says how it stands. Its grant, if it comes
     /// later, is pushed.
     async fn stand(&self, claim: &Claim, push: oneshot::Sender<Grant>) -> Result<Standing> {
         let (known, session) = (self.known(claim), Arc::clone(&self.session));
         let text = format!("stand {}", claim.name);
         self.ask(text, Some(claim), move |store| async move {
+            session.server.carried.add(&known, &session.ends);
             let waiting = known.clone();
             let mut acquiring: BoxFuture<'static, _> =
                 async move { store.acquire(&waiting).await }.boxed();
@@ -198,9 +143,43 @@ impl Far {
         .await
     }
 
+    /// Stays in the queue until the claim is granted, and reports how far it has come, there and to `heard`.
+    pub(super) async fn wait(
+        &self,
+        claim: &Claim,
+        heard: impl Fn(Reach) + Send + Sync,
+    ) -> Result<Grant> {
+        let report = |reach| {
+            claim.progress.report(reach);
+            heard(reach);
+        };
+        let mut ended = self.session.ended.subscribe();
+        loop {
+            let (push, pushed) = oneshot::channel();
+            match self.stand(claim, push).await {
+                Ok(Standing::Granted(grant)) => return Ok(Self::heard(claim, &grant)),
+                Ok(Standing::Queued) => report(Reach::Queued),
+                Err(error) => {
+                    let in_queue = matches!(claim.progress.reach(), Reach::Queued | Reach::Adrift);
+                    if !in_queue || !error.is_retryable() {
+                        return Err(error);
+                    }
+                    report(Reach::Adrift);
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                Ok(grant) = pushed => return Ok(Self::heard(claim, &grant)),
+                () = tokio::time::sleep(PLACE_RENEWAL) => {}
+                Ok(()) = ended.changed() => self.begin_anew(claim),
+            }
+        }
+    }
+
     /// The grant as core asked for it.
     fn heard(claim: &Claim, grant: &Grant) -> Grant {
-        Grant::new(claim, grant.token(), grant.validity())
+        passed_on(claim, grant)
     }
 
     fn heard_standing(claim: &Claim, standing: Standing) -> Standing {
@@ -245,16 +224,19 @@ async fn push_grant(
 #[async_trait]
 impl Backend for Far {
     fn capabilities(&self) -> Capabilities {
-        capabilities_of_memory()
+        capabilities(self.session.server.has_window)
     }
 
     async fn try_acquire(&self, claim: &Claim) -> Result<Option<Grant>> {
-        let (known, server) = (self.known(claim), Arc::clone(&self.session.server));
+        let (known, session) = (self.known(claim), Arc::clone(&self.session));
         let text = format!("try {}", claim.name);
         let grant = self
             .ask(text, Some(claim), move |store| async move {
                 let grant = store.try_acquire(&known).await?;
-                grant.iter().for_each(|grant| server.granted(grant));
+                if let Some(grant) = &grant {
+                    session.server.carried.add(&known, &session.ends);
+                    session.server.granted(grant);
+                }
                 Ok(grant)
             })
             .await?;
@@ -262,26 +244,7 @@ impl Backend for Far {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
-        loop {
-            let (push, pushed) = oneshot::channel();
-            match self.stand(claim, push).await {
-                Ok(Standing::Granted(grant)) => return Ok(Self::heard(claim, &grant)),
-                Ok(Standing::Queued) => claim.progress.report(Reach::Queued),
-                Err(error) => {
-                    let in_queue = matches!(claim.progress.reach(), Reach::Queued | Reach::Adrift);
-                    if !in_queue || !error.is_retryable() {
-                        return Err(error);
-                    }
-                    claim.progress.report(Reach::Adrift);
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            }
-            tokio::select! {
-                Ok(grant) = pushed => return Ok(Self::heard(claim, &grant)),
-                () = tokio::time::sleep(PLACE_RENEWAL) => {}
-            }
-        }
+        self.wait(claim, |_| {}).await
     }
 
     async fn renew(&self, grants: &[&Grant]) -> Vec<Result<Renewal>> {
@@ -303,9 +266,12 @@ impl Backend for Far {
     async fn release(&self, claim: &Claim) -> Result<bool> {
         let known = self.known(claim);
         let text = format!("release {}", claim.name);
+        let server = Arc::clone(&self.session.server);
         let held = self
             .ask(text, None, move |store| async move {
-                store.release(&known).await
+                let held = store.release(&known).await?;
+                server.carried.forget(&known);
+                Ok(held)
             })
             .await?;
         self.book.lock().remove(&claim.nonce);
@@ -314,13 +280,14 @@ impl Backend for Far {
 
     async fn pass(&self, held: &Claim, next: &Claim) -> Result<Passed> {
         let (known, after) = (self.known(held), self.known(next));
-        let server = Arc::clone(&self.session.server);
+        let session = Arc::clone(&self.session);
         let text = format!("pass {}", held.name);
         let passed = self
             .ask(text, Some(next), move |store| async move {
                 let passed = store.pass(&known, &after).await?;
+                session.replaced(&known, &after);
                 if let Standing::Granted(grant) = &passed.next {
-                    server.granted(grant);
+                    session.server.granted(grant);
                 }
                 Ok(passed)
             })
@@ -335,9 +302,12 @@ impl Backend for Far {
     async fn replace(&self, waiting: &Claim, next: &Claim) -> Result<Replaced> {
         let (known, after) = (self.known(waiting), self.known(next));
         let text = format!("replace {}", waiting.name);
+        let session = Arc::clone(&self.session);
         let replaced = self
             .ask(text, Some(next), move |store| async move {
-                store.replace(&known, &after).await
+                let replaced = store.replace(&known, &after).await?;
+                session.replaced(&known, &after);
+                Ok(replaced)
             })
             .await?;
         self.book.lock().remove(&waiting.nonce);
@@ -348,13 +318,7 @@ impl Backend for Far {
     }
 
     fn events(&self) -> BoxStream<'static, Event> {
-        match self.events.lock().take() {
-            Some(events) => futures_util::stream::unfold(events, |mut events| async move {
-                events.recv().await.map(|event| (event, events))
-            })
-            .boxed(),
-            None => silence(),
-        }
+        pushed(self.events.lock().take())
     }
 
     async fn inspect(&self, name: &LockName) -> Result<LockState> {

@@ -26,6 +26,7 @@ pub(super) struct Network {
 struct State {
     cuts: u64,
     black_hole: bool,
+    half_open: bool,
     hold_replies: bool,
     drop_replies: bool,
     drop_pushes: bool,
@@ -33,6 +34,13 @@ struct State {
     delay: Duration,
     /// The request that is lost, counted from the next one; zero when none is.
     doomed: u64,
+}
+
+impl State {
+    /// Whether nothing passes in either direction, and nobody is told.
+    fn is_dead(&self) -> bool {
+        self.black_hole || self.half_open
+    }
 }
 
 impl Network {
@@ -44,6 +52,11 @@ impl Network {
     /// Waits until they have been cut more often.
     pub(super) async fn cut_since(&self, cuts: u64) {
         self.until(|state| state.cuts > cuts).await;
+    }
+
+    /// Waits until something would pass.
+    pub(super) async fn passes(&self) {
+        self.until(|state| !state.is_dead()).await;
     }
 
     /// Takes a request to the server, where it is executed whatever becomes of its sender.
@@ -60,7 +73,7 @@ impl Network {
     fn is_lost(&self) -> bool {
         let mut lost = false;
         self.state.send_modify(|state| {
-            lost = state.black_hole || state.doomed == 1;
+            lost = state.is_dead() || state.doomed == 1;
             state.doomed = state.doomed.saturating_sub(1);
         });
         lost
@@ -69,7 +82,7 @@ impl Network {
     /// Waits until an answer has come through; one that is lost never does.
     pub(super) async fn reply(&self) {
         let state = self.until(|state| !state.hold_replies).await;
-        if state.drop_replies || state.black_hole {
+        if state.drop_replies || state.is_dead() {
             pending::<()>().await;
         }
         if !state.delay.is_zero() {
@@ -80,7 +93,7 @@ impl Network {
     /// Whether something that nobody asked for comes through.
     pub(super) async fn push(&self) -> bool {
         let state = self.until(|state| !state.hold_replies).await;
-        !state.drop_pushes && !state.drop_replies && !state.black_hole
+        !state.drop_pushes && !state.drop_replies && !state.is_dead()
     }
 
     /// Catches the next request that contains `text`.
@@ -131,10 +144,12 @@ impl Wire for Network {
         self.state.send_modify(|state| state.drop_pushes = on);
     }
 
-    fn half_open(&self, _: bool) {
-        unreachable!(
-            "clients and server are one process here, and hear of a close at once: not offered"
-        );
+    fn half_open(&self, on: bool) {
+        self.state.send_modify(|state| {
+            // A client that hears of the close at last is one whose connection is cut.
+            state.cuts += u64::from(state.half_open && !on);
+            state.half_open = on;
+        });
     }
 
     fn drop_nth_request(&self, nth: u64) {
