@@ -297,13 +297,11 @@ impl Faults for EtcdFaults {
     }
 
     async fn witness(&self) -> io::Result<Box<dyn Witness + '_>> {
-        Ok(Box::new(Past {
-            endpoints: self.place.endpoints.clone(),
-            prefix: self.place.prefix.clone(),
-        }))
+        let Place { endpoints, prefix } = &self.place;
+        Ok(Box::new(Past::from_now_on(endpoints, prefix).await?))
     }
 
-    /// It is asked in the end, and told everything from the first revision on.
+    /// It is asked in the end, and told everything from its first revision on.
     fn witness_outlives(&self, fault: Fault) -> bool {
         matches!(
             fault,

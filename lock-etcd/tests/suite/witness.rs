@@ -1,4 +1,4 @@
-//! etcd's own record: every change below a prefix, from the first revision on.
+//! etcd's own record: every change below a prefix, revision by revision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,22 +9,47 @@ use lock_etcd::etcd_client::{Client, Event, EventType, KeyValue, WatchOptions};
 
 use super::TOOLS;
 
-/// A watch that is read from the beginning when it is asked.
+type Trouble = Box<dyn std::error::Error + Send + Sync>;
+
+/// A watch that is read from its beginning when it is asked.
 pub(crate) struct Past {
-    pub(crate) endpoints: Vec<String>,
-    pub(crate) prefix: String,
+    endpoints: Vec<String>,
+    prefix: String,
+    /// The revision before the first that counts. A server that has seen a hundred rounds would take too long to tell
+    /// all of them.
+    since: i64,
 }
 
 impl Past {
-    async fn read(&self) -> Result<Vec<Record>, Box<dyn std::error::Error + Send + Sync>> {
+    /// What happens below this prefix from now on.
+    pub(crate) async fn from_now_on(endpoints: &[String], prefix: &str) -> io::Result<Self> {
+        let mut past = Self {
+            endpoints: endpoints.to_vec(),
+            prefix: prefix.to_owned(),
+            since: 0,
+        };
+        let marked = tokio::time::timeout(TOOLS, past.mark()).await?;
+        past.since = marked.map_err(io::Error::other)?;
+        Ok(past)
+    }
+
+    /// Everything that was decided before this revision is seen before it.
+    async fn mark(&self) -> Result<i64, Trouble> {
         let mut client = Client::connect(&self.endpoints, None).await?;
-        // Everything that was decided before this is seen before it.
-        let mark = format!("{}/mark", self.prefix);
-        let marked = client.put(mark, "", None).await?;
-        let marked = marked.header().map_or(0, |header| header.revision());
-        let from_the_first = WatchOptions::new().with_prefix().with_start_revision(1);
+        let marked = client.put(format!("{}/mark", self.prefix), "", None);
+        let marked = marked.await?;
+        let header = marked.header().ok_or("an answer without a header")?;
+        Ok(header.revision())
+    }
+
+    async fn read(&self) -> Result<Vec<Record>, Trouble> {
+        let marked = self.mark().await?;
+        let mut client = Client::connect(&self.endpoints, None).await?;
+        let since = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(self.since + 1);
         let mut watch = client
-            .watch(format!("{}/", self.prefix), Some(from_the_first))
+            .watch(format!("{}/", self.prefix), Some(since))
             .await?;
         let mut story = Story::new(&self.prefix);
         while let Some(answer) = watch.message().await? {
@@ -74,7 +99,7 @@ impl Story {
         }
     }
 
-    fn take(&mut self, event: &Event) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn take(&mut self, event: &Event) -> Result<(), Trouble> {
         let kv = event.kv().ok_or("an event about nothing")?;
         let Some(name) = self.name(kv) else {
             return Ok(());
