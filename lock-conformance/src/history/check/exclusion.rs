@@ -20,6 +20,7 @@ pub fn check_exclusion(events: &[Event]) -> Result<(), Violation> {
         let mut by_time: Vec<&Hold<'_>> = holds
             .iter()
             .filter(|hold| hold.granted <= hold.believed_until())
+            .filter(|hold| !was_over_on_arrival(hold, &troubles))
             .collect();
         by_time.sort_by_key(|hold| hold.granted);
         let mut last: Option<&Hold<'_>> = None;
@@ -35,6 +36,13 @@ pub fn check_exclusion(events: &[Event]) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Whether the process did not run between the grant and its return, and never had it confirmed after that: what was
+/// granted was over when its holder heard of it.
+fn was_over_on_arrival(hold: &Hold<'_>, troubles: &Troubles<'_>) -> bool {
+    let confirmed = hold.shown.is_some() || hold.believed_until() > hold.granted;
+    !confirmed && troubles.idle(&hold.event.who, hold.asked, hold.granted)
+}
+
 fn overlap(first: &Hold<'_>, second: &Hold<'_>) -> Violation {
     let until = first.believed_until() - first.granted;
     let what = format!(
@@ -48,7 +56,7 @@ fn overlap(first: &Hold<'_>, second: &Hold<'_>) -> Violation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::event::{Loss, Trouble};
+    use crate::history::event::{Left, Loss, Trouble};
     use crate::history::sample::*;
 
     #[test]
@@ -81,6 +89,27 @@ mod tests {
         ];
         history.extend(clean(30, 31, "b", 2));
         assert_eq!(check_exclusion(&history), Ok(()));
+    }
+
+    #[test]
+    fn grant_that_was_over_when_its_process_ran_again_is_no_belief() {
+        let history = |who| {
+            let mut history = vec![
+                trouble(5, who, Trouble::Paused),
+                granted(0, 10, "b", 2),
+                trouble(14, who, Trouble::Resumed),
+                granted(0, 15, "worker 1.0", 1),
+                releasing(16, "worker 1.0", 1),
+                released(17, "worker 1.0", 1, Left::WasLost),
+            ];
+            history.extend(clean(30, 31, "b", 2));
+            history
+        };
+        assert_eq!(check_exclusion(&history("worker 1")), Ok(()));
+        assert_eq!(violated(check_exclusion(&history("worker 2"))), "R1");
+        let mut believed = history("worker 1");
+        believed.insert(4, shown(15, "worker 1.0", 1, 40));
+        assert_eq!(violated(check_exclusion(&believed)), "R1");
     }
 
     #[test]
