@@ -43,31 +43,31 @@ pub(crate) struct Place {
 /// What runs under a URL, for as long as the place is there.
 enum Server {
     None,
-    Redis(RedisServer),
+    Redis(Box<RedisServer>),
     #[cfg(feature = "etcd")]
-    Etcd(EtcdServer),
-    ZooKeeper(ZooKeeperServer),
+    Etcd(Box<EtcdServer>),
+    ZooKeeper(Box<ZooKeeperServer>),
 }
 
 impl Place {
     /// A Redis of its own.
     pub(crate) fn redis() -> Self {
         let server = RedisServer::start();
-        Self::of(server.url(), Server::Redis(server))
+        Self::of(server.url(), Server::Redis(Box::new(server)))
     }
 
     /// An etcd of its own; `None` where etcd is missing and may be.
     #[cfg(feature = "etcd")]
     pub(crate) fn etcd() -> Option<Self> {
         let server = EtcdServer::start_or_skip()?;
-        Some(Self::of(server.url(), Server::Etcd(server)))
+        Some(Self::of(server.url(), Server::Etcd(Box::new(server))))
     }
 
     /// A ZooKeeper of its own, with these options; `None` where ZooKeeper is missing and may be.
     pub(crate) fn zookeeper(options: &str) -> Option<Self> {
         let server = ZooKeeperServer::start_or_skip()?;
         let url = format!("{}{options}", server.url());
-        Some(Self::of(url, Server::ZooKeeper(server)))
+        Some(Self::of(url, Server::ZooKeeper(Box::new(server))))
     }
 
     fn of(url: String, server: Server) -> Self {
