@@ -166,17 +166,16 @@ impl Guardian {
         let now = self.clock.now();
         let past = |at: Option<BootInstant>| at.is_some_and(|at| now >= at);
         let (terminate, kill) = (past(self.deadlines.term), past(self.deadlines.kill));
-        if !(kill || terminate && !self.terminated) || group.is_gone() {
-            return;
-        }
         if kill {
-            // Again each time: somebody may have joined the group meanwhile.
+            // Again each time: somebody may have joined the group meanwhile. And whatever is known of
+            // it: a signal to nobody costs nothing.
+            let was_gone = !self.killed && group.is_gone();
             group.kill();
-            if !self.killed {
+            if !self.killed && !was_gone {
                 self.killed = true;
                 self.say(Report::Killed);
             }
-        } else {
+        } else if terminate && !self.terminated && !group.is_gone() {
             self.terminated = true;
             group.terminate();
             self.say(Report::Terminated);
@@ -198,8 +197,12 @@ impl Guardian {
     fn end_group(&mut self) {
         let Some(group) = &mut self.group else { return };
         let mut pause = FIRST_LOOK;
-        while !group.is_gone() {
+        loop {
+            // Before anything is asked: a signal to nobody costs nothing.
             group.kill();
+            if group.is_gone() {
+                return;
+            }
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_LOOK);
         }

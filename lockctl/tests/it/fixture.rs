@@ -296,13 +296,24 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 /// Whether this process runs: a dead one that nobody has waited for does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
-    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    // A zombie with threads has lost its first one only.
+    let threads = || stat(pid).and_then(|stat| stat.split(' ').nth(17)?.parse::<u32>().ok());
+    match state(pid) {
+        None | Some('X') => false,
+        Some('Z') => threads() > Some(1),
+        Some(_) => true,
+    }
 }
 
 /// The letter by which `ps` shows what a process does.
 pub(crate) fn state(pid: u32) -> Option<char> {
+    stat(pid)?.chars().next()
+}
+
+/// What the kernel says about a process behind its name.
+fn stat(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
+    Some(stat.rsplit_once(") ")?.1.to_owned())
 }
 
 pub(crate) fn is_gone_within(limit: Duration, pid: u32) {
