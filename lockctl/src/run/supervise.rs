@@ -130,6 +130,8 @@ impl<'a> Supervisor<'a> {
         let feed_every = (self.job.guard.ttl() / FEEDS_PER_TTL).clamp(SOONEST_FEED, LATEST_FEED);
         let mut lost = pin!(self.job.guard.lost());
         let mut told_lost = false;
+        // An instant, not a pause: events that come more often than this would put it off for ever.
+        let mut feed_at = clock.now() + feed_every;
         loop {
             match self.child.look()? {
                 State::Ended => return Ok(()),
@@ -143,7 +145,7 @@ impl<'a> Supervisor<'a> {
                 reason = &mut lost, if !told_lost => Event::Lost(reason),
                 report = self.link.report(), if self.has_guardian => Event::Reported(report),
                 () = sleep_until(&clock, self.kill_at) => Event::KillDue,
-                () = clock.sleep(feed_every) => Event::FeedDue,
+                () = clock.sleep_until(feed_at) => Event::FeedDue,
             };
             match event {
                 Event::ChildChanged => {}
@@ -158,7 +160,10 @@ impl<'a> Supervisor<'a> {
                     self.child.group().kill();
                     self.kill_at = Some(clock.now() + KILL_AGAIN);
                 }
-                Event::FeedDue => self.feed(),
+                Event::FeedDue => {
+                    self.feed();
+                    feed_at = clock.now() + feed_every;
+                }
             }
         }
     }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Job, Place, finish, is_alive};
+use crate::fixture::{Job, Place, SHORT, eventually, finish, is_alive};
 
 #[test]
 fn command_has_the_terminals_files_and_the_lock_in_its_environment() {
@@ -172,5 +173,22 @@ fn slow_end_of_what_is_left_does_not_look_like_a_loss() {
     // All that is left has to be killed, after a grace that is longer than to the next deadline.
     let script = "(trap '' TERM; exec sleep 300) & sleep 0.1; exit 7";
     let done = finish(&mut place.script("--ttl 2s --kill-after 990ms a", script));
+    assert_eq!((done.code, done.stderr.as_str()), (7, ""));
+}
+
+#[test]
+fn signals_that_keep_coming_do_not_keep_the_guardian_from_its_deadlines() {
+    let place = Place::redis();
+    let script = "exec 2> /dev/null; trap : USR1; echo up > up; while ! [ -e go ]; do sleep 0.02; done; exit 7";
+    let job = Job::start(&mut place.script(&format!("{SHORT} a"), script));
+    place.content("up");
+    let clock = distlock::Clock::system();
+    let two_ttls = clock.now() + Duration::from_secs(4);
+    eventually("two TTLs have passed", || {
+        job.signal(Signal::SIGUSR1);
+        (clock.now() >= two_ttls).then_some(())
+    });
+    fs::write(place.path("go"), "").expect("written");
+    let done = job.finish();
     assert_eq!((done.code, done.stderr.as_str()), (7, ""));
 }
