@@ -48,6 +48,7 @@ use crate::cli::{OnLost, RunArgs};
 use crate::connect;
 use crate::exit::{self, Failure};
 use crate::output;
+use crate::stderr;
 
 /// The first argument of a guardian.
 const GUARDIAN: &str = "__guardian";
@@ -207,7 +208,7 @@ impl Job<'_> {
 impl RunArgs {
     /// Tells people what became of the lock.
     fn say(&self, what: &str) {
-        exit::say(&format!("the lock {:?} {what}", self.name));
+        stderr::say(&format!("the lock {:?} {what}", self.name));
     }
 }
 

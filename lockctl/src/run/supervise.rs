@@ -19,6 +19,7 @@ use super::{Job, LOST_BEFORE_THE_END, Stopped};
 use crate::cli::OnLost;
 use crate::exit::{self, Failure};
 use crate::output;
+use crate::stderr;
 
 /// How often the guardian is told of renewals: a part of the TTL, within these bounds.
 const FEEDS_PER_TTL: u32 = 10;
@@ -120,7 +121,7 @@ impl<'a> Supervisor<'a> {
         if let Err(error) = self.until_ended().await {
             // Not to know what the command does is no reason to let it run on.
             self.child.group().kill();
-            exit::say(&format!("cannot wait for the command: {error}"));
+            stderr::say(&format!("cannot wait for the command: {error}"));
         }
         self.finish().await
     }
@@ -196,20 +197,20 @@ impl<'a> Supervisor<'a> {
             return;
         }
         let what = format!("is lost: {reason}; the command is stopped");
-        self.stop(Stopped::LockEnded, &what);
         let now = self.job.clock.now();
         let deadlines = self.link.told().lost(now, args.kill_after, args.on_lost);
         self.kill_at = deadlines.kill;
         self.tell(deadlines);
+        self.stop(Stopped::LockEnded, &what);
     }
 
     fn heard(&mut self, report: Report) {
         if report.says_that_time_was_up() {
+            self.kill_at = self.link.told().kill;
             self.stop(
                 Stopped::LockEnded,
                 "could not be renewed in time; the command is stopped",
             );
-            self.kill_at = self.link.told().kill;
         }
     }
 
@@ -258,6 +259,8 @@ impl<'a> Supervisor<'a> {
                 "is not renewed while lockctl is stopped, and ends with the command in {}",
                 output::age(left)
             ));
+            // While it is stopped it cannot say it.
+            stderr::flush();
         }
         signals::stop_here();
         self.resume();

@@ -184,11 +184,17 @@ pub(crate) struct Finished {
 
 impl Job {
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with(command, None)
+    }
+
+    /// Starts it with a standard error of its own, which is not read.
+    pub(crate) fn start_with(command: &mut Command, stderr: Option<Stdio>) -> Self {
         let output = TempDir::new().expect("a directory");
         let file = |name| File::create(output.path().join(name)).expect("a file");
+        let to_file = file("stderr");
         let child = command
             .stdout(file("stdout"))
-            .stderr(file("stderr"))
+            .stderr(stderr.unwrap_or_else(|| to_file.into()))
             .spawn()
             .expect("it starts");
         Self { child, output }

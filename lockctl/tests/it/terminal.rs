@@ -62,6 +62,21 @@ fn terminal_is_set_as_before_after_a_command_that_was_killed() {
 }
 
 #[test]
+fn lockctl_is_not_stopped_by_what_it_says_at_a_terminal_that_it_has_lent() {
+    let place = Place::redis();
+    let lockctl = binary();
+    let script = format!("{lockctl} release a --token $LOCK_TOKEN --force; sleep 300");
+    let said = at_a_terminal(
+        &place,
+        &format!(
+            "stty tostop; {lockctl} run --on-lost kill a -- sh -c '{script}'; echo code $?; exit"
+        ),
+    );
+    assert!(said.contains("the command is stopped"), "{said}");
+    assert!(said.ends_with("code 79\n"), "{said}");
+}
+
+#[test]
 fn command_that_is_suspended_gives_the_shell_its_terminal() {
     let place = Place::redis();
     let lockctl = binary();
