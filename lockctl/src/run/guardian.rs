@@ -186,7 +186,7 @@ impl Guardian {
     fn see_strays_out(&mut self) {
         let mut pause = FIRST_LOOK;
         let told = self.terminated || self.killed;
-        while told && self.group.as_ref().is_some_and(|group| !group.is_gone()) {
+        while told && self.group.as_mut().is_some_and(|group| !group.is_gone()) {
             self.enforce();
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_LOOK);

@@ -21,10 +21,11 @@ pub(crate) struct Process {
 pub(crate) fn all() -> io::Result<Vec<Process>> {
     let entries = fs::read_dir("/proc")?.flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids.filter_map(look).collect())
+    Ok(pids.map(Pid::from_raw).filter_map(look).collect())
 }
 
-fn look(pid: i32) -> Option<Process> {
+/// One process, if it is there and is shown.
+pub(crate) fn look(pid: Pid) -> Option<Process> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     read(&String::from_utf8_lossy(&stat))
 }
@@ -56,7 +57,17 @@ fn read(stat: &str) -> Option<Process> {
 impl Process {
     /// Whether this very process runs now.
     pub(crate) fn runs(&self) -> bool {
-        look(self.pid.as_raw()).is_some_and(|now| now.alive && now.started == self.started)
+        self.now().is_some_and(|now| now.alive)
+    }
+
+    /// This very process, as it is now.
+    pub(crate) fn now(&self) -> Option<Self> {
+        look(self.pid).filter(|now| now.is(self))
+    }
+
+    /// Whether `other` is the same process, seen at another time.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.pid, self.started) == (other.pid, other.started)
     }
 }
 
@@ -85,7 +96,7 @@ mod tests {
 
     #[test]
     fn number_that_is_used_again_is_another_process() {
-        let this = look(std::process::id().try_into().expect("small")).expect("runs");
+        let this = look(Pid::this()).expect("runs");
         assert!(this.runs());
         let earlier = Process {
             started: this.started - 1,

@@ -145,6 +145,18 @@ impl Place {
         command
     }
 
+    /// Compiles one of the helpers into this place.
+    pub(crate) fn compile(&self, helper: &str) {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers");
+        let done = finish(
+            Command::new("rustc")
+                .args(["--edition", "2024", "-o", helper])
+                .arg(sources.join(helper).with_extension("rs"))
+                .current_dir(&self.dir),
+        );
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+
     pub(crate) fn status(&self, name: &str) -> Value {
         let done = Job::start(&mut self.lockctl(&format!("--format json status {name}"))).finish();
         assert_eq!(done.code, 0, "{done:?}");

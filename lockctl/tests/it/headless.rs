@@ -1,7 +1,5 @@
 //! A command whose first thread has ended looks dead, and runs on in the others.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -12,14 +10,7 @@ use crate::fixture::{
 
 /// Starts it under the lock `a`, and gives its number too.
 fn start(place: &Place, words: &str) -> (Job, u32) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers/headless.rs");
-    let compiled = finish(
-        Command::new("rustc")
-            .args(["--edition", "2024", "-o", "headless"])
-            .arg(source)
-            .current_dir(&place.dir),
-    );
-    assert_eq!(compiled.code, 0, "{compiled:?}");
+    place.compile("headless");
     let job = Job::start(&mut place.script(words, "trap '' TERM; exec ./headless"));
     let pid = place.pid("pid");
     eventually("its first thread has ended", || {
