@@ -120,6 +120,7 @@ impl<'a> Supervisor<'a> {
     pub(crate) async fn watch(mut self) -> Result<Outcome, Failure> {
         if let Err(error) = self.until_ended().await {
             // Not to know what the command does is no reason to let it run on.
+            self.child.group().freeze();
             self.child.group().kill();
             stderr::say(&format!("cannot wait for the command: {error}"));
         }
@@ -136,7 +137,7 @@ impl<'a> Supervisor<'a> {
         loop {
             match self.child.look()? {
                 State::Ended => return Ok(()),
-                State::Stopped if self.terminal.is_some() => self.suspend(),
+                State::Stopped if self.terminal.is_some() && !self.is_ending() => self.suspend(),
                 State::Stopped | State::Running => {}
             }
             self.child.reap_orphans(self.link.pid());
@@ -202,6 +203,7 @@ impl<'a> Supervisor<'a> {
         self.kill_at = deadlines.kill;
         self.tell(deadlines);
         self.stop(Stopped::LockEnded, &what);
+        self.child.group().follow();
     }
 
     fn heard(&mut self, report: Report) {
@@ -211,16 +213,24 @@ impl<'a> Supervisor<'a> {
                 Stopped::LockEnded,
                 "could not be renewed in time; the command is stopped",
             );
+            self.child.group().follow();
         }
     }
 
     fn guardian_died(&mut self) {
         self.has_guardian = false;
+        self.child.group().freeze();
         self.child.group().kill();
         self.stop(
             Stopped::Unguarded,
             "is held, but nobody guards the command any more; it is killed",
         );
+    }
+
+    /// Whether the command is being ended: then it may be stopped for that.
+    fn is_ending(&self) -> bool {
+        let now = self.job.clock.now();
+        self.stopped.is_some() || self.link.told().kill.is_some_and(|kill| now >= kill)
     }
 
     /// Remembers the first reason there was to stop the command, and says it.
@@ -328,6 +338,7 @@ impl<'a> Supervisor<'a> {
         if self.is_gone_within(self.job.args.kill_after).await {
             return true;
         }
+        self.child.group().freeze();
         self.child.group().kill();
         self.is_gone_within(PATIENCE).await
     }

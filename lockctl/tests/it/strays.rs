@@ -60,6 +60,18 @@ fn stray_is_dead_before_the_validity_ends_when_the_lock_cannot_be_renewed() {
 }
 
 #[test]
+fn stray_is_dead_before_the_validity_ends_when_nobody_is_asked() {
+    let place = Place::redis();
+    let words = format!("{SHORT} --on-lost kill a");
+    let job = Job::start(&mut place.script(&words, STRAY));
+    let stray = place.pid("stray");
+    place.kill_server();
+    let ((), took) = timed(|| eventually("it is dead", || (!is_alive(stray)).then_some(())));
+    assert!(took < Duration::from_secs(2), "the TTL was over: {took:?}");
+    assert_eq!(job.finish().code, 79);
+}
+
+#[test]
 fn stray_that_listens_has_its_grace_although_the_group_is_gone() {
     let place = Place::redis();
     let script = "timeout 300 sh -c 'trap \"sleep 0.2; echo yes > asked; exit\" TERM; echo $$ > stray; \
