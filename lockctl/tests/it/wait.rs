@@ -63,6 +63,35 @@ fn waiter_gets_the_lock_when_it_is_free() {
 }
 
 #[test]
+fn waiters_run_whatever_is_left_of_their_session_when_they_are_granted() {
+    let Some(place) = Place::zookeeper("?session_timeout=4s") else {
+        return;
+    };
+    // One after another, at another moment of its session each.
+    let script = "echo up > up; sleep 0.7";
+    let jobs: Vec<Job> = (0..5)
+        .map(|_| Job::start(&mut place.script("--kill-after 1400ms a", script)))
+        .collect();
+    for job in jobs {
+        let done = job.finish();
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+    }
+}
+
+#[test]
+fn grace_that_is_too_long_for_a_session_is_refused_before_the_wait() {
+    let Some(place) = Place::zookeeper("?session_timeout=2s") else {
+        return;
+    };
+    let script = "echo up > up; exec sleep 300";
+    let holder = Job::start(&mut place.script("--kill-after 500ms a", script));
+    place.content("up");
+    finish(&mut place.script("--kill-after 2s a", "exit 0")).failed_with(64, "session_timeout");
+    assert_eq!(place.status("a")["queue_length"], 0);
+    drop(holder);
+}
+
+#[test]
 fn waiter_that_is_told_to_end_leaves_the_queue() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let place = Place::redis();
