@@ -59,6 +59,10 @@ impl Failure {
         Self::new(SYSTEM, format!("{what}: {error}"))
     }
 
+    pub(crate) const fn code(&self) -> u8 {
+        self.code
+    }
+
     /// Says the line and gives the code.
     pub(crate) fn report(&self) -> u8 {
         stderr::say(&self.text);

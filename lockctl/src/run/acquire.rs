@@ -10,6 +10,8 @@ use crate::output::age;
 
 /// How long a renewal that is due may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a backend may take to say that it is there.
+const LAST_QUESTION: Duration = Duration::from_millis(300);
 /// How soon it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -31,8 +33,10 @@ pub(crate) async fn acquire(
         ),
         (false, None) => (Some(mutex.acquire().await?), String::new()),
     };
-    let guard = guard
-        .ok_or_else(|| Failure::new(exit::BUSY, format!("the lock {:?} {busy}", args.name)))?;
+    let Some(guard) = guard else {
+        let busy = format!("the lock {:?} {busy}", args.name);
+        return Err(in_vain(locks, args, busy).await);
+    };
     match make_whole(&guard, args, lease).await {
         Ok(()) => Ok(guard),
         Err(failure) => {
@@ -41,6 +45,26 @@ pub(crate) async fn acquire(
             Err(failure)
         }
     }
+}
+
+/// Why a wait ended without the lock: who waits in a queue does not hear that the backend has gone.
+async fn in_vain(locks: &Locks, args: &RunArgs, busy: String) -> Failure {
+    let asked = match args.at_once {
+        // It has just answered.
+        true => return Failure::new(exit::BUSY, busy),
+        false => locks.inspect(&args.name),
+    };
+    let answer = Clock::system().timeout(LAST_QUESTION, asked).await;
+    let why = match answer {
+        Some(Err(error)) if error.is_retryable() => Failure::from(error).to_string(),
+        // Whatever it says, it is there.
+        Some(_) => return Failure::new(exit::BUSY, busy),
+        None => "it does not answer".to_owned(),
+    };
+    Failure::new(
+        exit::UNAVAILABLE,
+        format!("{busy}; the backend cannot be reached: {why}"),
+    )
 }
 
 fn refuse_modes(locks: &Locks, args: &RunArgs) -> Result<(), Failure> {

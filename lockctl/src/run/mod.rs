@@ -56,6 +56,8 @@ const GUARDIAN: &str = "__guardian";
 const GATE: &str = "__gate";
 /// How long the backend may take to confirm what is given back at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The same for one that has not confirmed anything for a while.
+const SHORT_FAREWELL: Duration = Duration::from_millis(100);
 /// What is said when the command may have run on without the lock, and nobody can tell.
 const LOST_BEFORE_THE_END: &str = "was lost before the end of the command was seen";
 
@@ -117,7 +119,13 @@ async fn execute(url: &str, args: &RunArgs, ttl: Duration) -> Result<u8, Failure
         // A client that closes would give the lock back.
         return Ok(exit::SYSTEM);
     };
-    let _ = locks.shutdown(FAREWELL).await;
+    match &code {
+        Err(failure) if failure.code() == exit::UNAVAILABLE => {
+            let closing = locks.shutdown(SHORT_FAREWELL);
+            let _ = Clock::system().timeout(SHORT_FAREWELL, closing).await;
+        }
+        _ => drop(locks.shutdown(FAREWELL).await),
+    }
     code
 }
 

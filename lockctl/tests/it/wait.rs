@@ -39,6 +39,20 @@ fn wait_ends_in_time_and_leaves_nothing_in_the_queue() {
 }
 
 #[test]
+fn backend_that_has_gone_meanwhile_is_not_taken_for_a_lock_that_is_held() {
+    let place = Place::redis();
+    let holder = held(&place);
+    let waiter = Job::start(&mut place.script("--wait 2s a", "exit 0"));
+    waits(&place, 1);
+    place.kill_server();
+    let (done, took) = timed(|| waiter.finish());
+    done.failed_with(69, "cannot be reached");
+    let most = Duration::from_secs(3);
+    assert!(took < most, "{took:?}");
+    drop(holder);
+}
+
+#[test]
 fn try_does_not_wait() {
     let place = Place::redis();
     let holder = held(&place);
