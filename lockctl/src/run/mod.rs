@@ -119,8 +119,8 @@ async fn execute(url: &str, args: &RunArgs, ttl: Duration) -> Result<u8, Failure
         // A client that closes would give the lock back.
         return Ok(exit::SYSTEM);
     };
-    match &code {
-        Err(failure) if failure.code() == exit::UNAVAILABLE => {
+    match code.as_ref().map_or_else(Failure::code, |code| *code) {
+        exit::UNAVAILABLE | exit::LOST => {
             let closing = locks.shutdown(SHORT_FAREWELL);
             let _ = Clock::system().timeout(SHORT_FAREWELL, closing).await;
         }
@@ -154,7 +154,18 @@ async fn hold(
         std::mem::forget(guard);
         return Ok(None);
     }
-    let lost = give_back(args, guard).await;
+    let ended = |outcome: &Outcome| outcome.stopped == Some(Stopped::LockEnded);
+    let lost = match outcome.as_ref().is_ok_and(ended) {
+        true => {
+            // The backend may have been out of reach for as long as the lock was to last, and that the
+            // lock has ended is said already.
+            let _ = Clock::system()
+                .timeout(SHORT_FAREWELL, guard.release())
+                .await;
+            None
+        }
+        false => give_back(args, guard).await,
+    };
     let outcome = outcome?;
     Ok(Some(match (outcome.stopped, lost) {
         (Some(Stopped::LockEnded), _) => exit::LOST,

@@ -43,6 +43,18 @@ fn command_is_ended_although_nobody_reads_what_is_said_about_it() {
 }
 
 #[test]
+fn lockctl_ends_soon_after_a_command_whose_lock_could_not_be_renewed() {
+    let place = Place::redis();
+    let job = Job::start(&mut place.script(&format!("{SHORT} a"), OBEDIENT));
+    let pid = place.pid("pid");
+    place.kill_server();
+    eventually("it is dead", || (!is_alive(pid)).then_some(()));
+    let (done, took) = timed(|| job.finish());
+    done.failed_with(79, "could not be renewed in time");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
 fn on_lost_kill_does_not_ask() {
     let place = Place::redis();
     let job = Job::start(&mut place.script(&format!("{SHORT} --on-lost kill a"), OBEDIENT));
