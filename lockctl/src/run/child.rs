@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process;
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
@@ -26,7 +27,7 @@ pub(crate) struct Child {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum State {
     Running,
-    Stopped,
+    Stopped(Signal),
     /// It has ended, and is not reaped.
     Ended,
 }
@@ -78,7 +79,7 @@ impl Child {
         }
         let stopped = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
         match waitid(Id::Pid(self.leader()), stopped) {
-            Ok(WaitStatus::Stopped(..)) => Ok(State::Stopped),
+            Ok(WaitStatus::Stopped(_, by)) => Ok(State::Stopped(by)),
             Ok(_) | Err(Errno::ECHILD) => Ok(State::Running),
             Err(error) => Err(error.into()),
         }

@@ -97,9 +97,9 @@ impl<'a> Supervisor<'a> {
             link.dismiss(Duration::ZERO).await;
             return Err(failure);
         }
-        let terminal = Terminal::on_stdin();
-        if let Some(terminal) = &terminal {
-            terminal.lend(child.leader());
+        let mut terminal = Terminal::of_session();
+        if let Some(terminal) = &mut terminal {
+            terminal.lend_at_start(child.leader());
         }
         let supervisor = Self {
             job,
@@ -137,8 +137,8 @@ impl<'a> Supervisor<'a> {
         loop {
             match self.child.look()? {
                 State::Ended => return Ok(()),
-                State::Stopped if self.terminal.is_some() && !self.is_ending() => self.suspend(),
-                State::Stopped | State::Running => {}
+                State::Stopped(by) if !self.is_ending() => self.command_stopped(by),
+                State::Stopped(_) | State::Running => {}
             }
             self.child.reap_orphans(self.link.pid());
             let event = tokio::select! {
@@ -258,8 +258,31 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Stops with the command, so that the shell has its terminal back. Comes back when continued.
+    /// Gives the command the terminal if it was stopped for want of it; else stops with it, where a
+    /// shell sees that and can continue both.
+    fn command_stopped(&mut self, by: Signal) {
+        let Some(terminal) = &mut self.terminal else {
+            return;
+        };
+        let wants_it = matches!(by, Signal::SIGTTIN | Signal::SIGTTOU);
+        if wants_it && terminal.lend(self.child.leader()) {
+            self.child.group().signal(Signal::SIGCONT);
+        } else if wants_it {
+            // It goes on with the SIGCONT that lockctl gets. Where no shell is there to send one, lockctl
+            // is not stopped, and the command would only be stopped again.
+            self.stop_too();
+        } else if by == Signal::SIGTSTP || terminal.is_on_stdin() {
+            self.suspend();
+        }
+    }
+
     fn suspend(&mut self) {
+        self.stop_too();
+        self.resume();
+    }
+
+    /// Stops with the command, so that the shell has its terminal back. Comes back when continued.
+    fn stop_too(&mut self) {
         if let Some(terminal) = &self.terminal {
             terminal.take_back(self.child.leader());
         }
@@ -273,12 +296,11 @@ impl<'a> Supervisor<'a> {
             stderr::flush();
         }
         signals::stop_here();
-        self.resume();
     }
 
     fn resume(&mut self) {
-        if let Some(terminal) = &self.terminal {
-            terminal.lend(self.child.leader());
+        if let Some(terminal) = &mut self.terminal {
+            terminal.lend_again(self.child.leader());
         }
         self.child.group().signal(Signal::SIGCONT);
     }

@@ -98,3 +98,36 @@ fn command_that_is_suspended_gives_the_shell_its_terminal() {
     let (own, foreground) = groups.expect("two groups");
     assert_eq!(own, foreground, "{said}");
 }
+
+#[test]
+fn terminal_stays_with_the_pager_that_reads_what_the_command_says() {
+    let place = Place::redis();
+    // The pager looks while the command runs.
+    let command = "echo up > up; while ! [ -e seen ]; do sleep 0.02; done";
+    let pager = format!("while ! [ -s up ]; do sleep 0.02; done; {GROUPS}; echo > seen");
+    let said = at_a_terminal(
+        &place,
+        &format!("{} run a -- sh -c '{command}' | sh -c '{pager}'", binary()),
+    );
+    let (own, foreground) = said.trim().split_once(' ').expect("two groups");
+    assert_eq!(own, foreground, "{said}");
+}
+
+#[test]
+fn command_gets_the_terminal_when_it_wants_it_though_its_input_is_none() {
+    let place = Place::redis();
+    // Whoever sets a terminal from the background is stopped.
+    let command = format!("stty echo < /dev/tty; {GROUPS}");
+    let said = at_a_terminal(
+        &place,
+        &format!(
+            "{} run a -- sh -c '{command}' < /dev/null; echo code $?; {GROUPS}",
+            binary()
+        ),
+    );
+    let words: Vec<_> = said.split_whitespace().collect();
+    assert_eq!(words.len(), 6, "{said}");
+    assert_eq!(words[0], words[1], "the command has it: {said}");
+    assert_eq!((words[2], words[3]), ("code", "0"), "{said}");
+    assert_eq!(words[4], words[5], "the shell has it again: {said}");
+}
