@@ -151,9 +151,9 @@ fn orphans_are_reaped_by_the_first_process_of_a_container() {
         println!("SKIPPED: this user may not make a PID namespace");
         return;
     }
-    // The orphan has to be dead and gone, not just dead.
-    let script = "(sleep 0.01 & echo $! > orphan); read orphan < orphan; \
-                  while [ -e /proc/$orphan ]; do sleep 0.02; done; exit 7";
+    // The orphans have to be dead and gone, not just dead. The first dies of a signal without a name.
+    let script = "for end in 40 15; do (sleep 300 & echo $! > orphan); read orphan < orphan; \
+                  kill -$end $orphan; while [ -e /proc/$orphan ]; do sleep 0.02; done; done; exit 7";
     let run = place.script("a", script);
     let mut inside = std::process::Command::new("unshare");
     inside
