@@ -102,7 +102,8 @@ impl Group {
         match process::all() {
             Ok(all) => {
                 self.follow_in(&all);
-                !self.lived
+                let hidden = answers(&self.leader) && is_hidden(self.leader, &all);
+                !self.lived && !hidden
             }
             Err(_) => false,
         }
@@ -174,6 +175,12 @@ impl Group {
         }
         send_one_by_one(self.known.iter(), &self.groups, signal);
     }
+}
+
+/// Whether nobody is shown of a group that answers: `/proc` may hide what another user runs. The dead
+/// are shown, too, for as long as they answer.
+fn is_hidden(group: Pid, all: &[Process]) -> bool {
+    !all.iter().any(|process| process.group == group)
 }
 
 /// Sends `signal` to those of `processes` that have not had it with these groups.
@@ -257,6 +264,16 @@ mod tests {
         assert!(group.lives_in(&later));
         assert!(group.lives_in(&[process(47, 1, 42)]), "a member");
         assert!(!group.lives_in(&[process(51, 50, 50)]));
+    }
+
+    #[test]
+    fn group_of_which_nobody_is_shown_is_hidden() {
+        let dead = Process {
+            alive: false,
+            ..process(41, 40, 40)
+        };
+        assert!(!is_hidden(Pid::from_raw(40), &[dead]));
+        assert!(is_hidden(Pid::from_raw(40), &[process(50, 1, 50)]));
     }
 
     #[test]
