@@ -192,3 +192,18 @@ fn signals_that_keep_coming_do_not_keep_the_guardian_from_its_deadlines() {
     let done = job.finish();
     assert_eq!((done.code, done.stderr.as_str()), (7, ""));
 }
+
+#[test]
+fn limit_on_the_size_of_files_does_not_end_lockctl_by_a_signal() {
+    let place = Place::file();
+    let run = place.script("a", "exit 7");
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "ulimit -f 0; exec \"$@\"", "sh", "env"])
+        .args(run.get_args())
+        .env("LOCK_URL", &place.url)
+        .current_dir(&place.dir)
+        .stdin(Stdio::null());
+    // Nothing can be written, neither the lock's token nor why.
+    assert_eq!(finish(&mut limited).code, 69);
+}
