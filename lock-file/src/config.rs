@@ -74,6 +74,9 @@ impl FileConfig {
         let mut config = match url.path() {
             // To a URL parser `file://` has a path. Nobody keeps locks in the root directory.
             "" | "/" => Self::of_user()?,
+            path if path.contains('\0') => {
+                return Err(invalid("connect", "the path has a NUL character in it"));
+            }
             path => Self::new(path),
         };
         if let Some(mode) = url.take("mode") {

@@ -43,6 +43,9 @@ pub(crate) enum Taker {
     Sweeper,
 }
 
+/// How often a file may be swept away while it is being opened.
+const MOST_ATTEMPTS: u32 = 100;
+
 /// A lock file that is open, and maybe locked.
 #[derive(Debug)]
 pub(crate) struct LockFile {
@@ -53,14 +56,23 @@ pub(crate) struct LockFile {
 impl LockFile {
     /// Opens the file, and makes it if it is not there.
     pub(crate) fn open(path: &Path, mode: u32) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(mode);
-        Self::with(options, path)
+        // O_CREAT only where there is none: in a sticky directory that others may write to, the kernel
+        // refuses it for somebody else's file (fs.protected_regular), though it may be opened.
+        let mut attempts = 0..MOST_ATTEMPTS;
+        loop {
+            if let Some(file) = Self::open_existing(path, true)? {
+                return Ok(file);
+            }
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(mode);
+            match Self::with(options, path) {
+                // Somebody else has made it since; it may be swept before it is opened.
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && attempts.next().is_some() => {}
+                made => return made,
+            }
+        }
     }
 
     /// Opens the file to look at it; `None` when it is not there.
@@ -195,6 +207,22 @@ mod tests {
         assert!(b.try_lock().expect("answers"));
         b.unlock().expect("unlocks");
         assert!(!b.is_held_elsewhere().expect("answers"));
+    }
+
+    #[test]
+    fn file_that_others_make_and_remove_can_be_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.lock");
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..500 {
+                        LockFile::open(&path, 0o600).expect("opens");
+                        let _ = fs::remove_file(&path);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::io::{self, Write as _};
 
 use distlock::ErrorKind;
 use nix::sys::signal::Signal;
+
+use crate::stderr;
 
 /// All went well.
 pub(crate) const OK: u8 = 0;
@@ -58,9 +59,13 @@ impl Failure {
         Self::new(SYSTEM, format!("{what}: {error}"))
     }
 
+    pub(crate) const fn code(&self) -> u8 {
+        self.code
+    }
+
     /// Says the line and gives the code.
     pub(crate) fn report(&self) -> u8 {
-        say(&self.text);
+        stderr::say(&self.text);
         self.code
     }
 }
@@ -69,14 +74,6 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
-}
-
-/// One line on standard error. Nobody may be there to read it, which is no reason to fail.
-pub(crate) fn say(text: &str) {
-    let mut line = String::from("lockctl: ");
-    line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
-    line.push('\n');
-    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 impl From<distlock::Error> for Failure {
@@ -101,6 +98,8 @@ impl From<distlock::Error> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

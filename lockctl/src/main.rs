@@ -1,6 +1,6 @@
 //! `lockctl`: runs a command under a distributed lock, looks at locks, breaks and load-tests them.
 //!
-//! * [`cli`], [`connect`], [`exit`] and [`output`]: what goes in, and what comes out.
+//! * [`cli`], [`connect`], [`exit`], [`output`] and [`stderr`]: what goes in, and what comes out.
 //! * [`run`]: a command under a lock, and the guardian that sees to its end.
 //! * [`status`], [`list`], `watch` and [`release`]: looking at locks, and breaking one; [`look`] is
 //!   what they show.
@@ -26,6 +26,7 @@ mod output;
 mod release;
 mod run;
 mod status;
+mod stderr;
 #[cfg(feature = "watch")]
 mod watch;
 
@@ -35,6 +36,12 @@ use crate::cli::{Cli, Command};
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
+    let code = work();
+    stderr::flush();
+    code
+}
+
+fn work() -> ExitCode {
     if let Some(code) = run::helper_entry() {
         return code;
     }

@@ -6,6 +6,7 @@
 mod harness;
 mod listing;
 
+use std::fs;
 use std::process::ExitCode;
 
 use distlock::Nonce;
@@ -35,6 +36,11 @@ pub(crate) fn conformance(
             Format::Text => output::print(&listing::text(&cases))?,
         }
         return Ok(exit::OK);
+    }
+    if let Some(dir) = &args.report {
+        // Before cases run for minutes whose report could not be written.
+        let made = fs::create_dir_all(dir);
+        made.map_err(|error| Failure::system(&dir.display().to_string(), &error))?;
     }
     let run = Nonce::new().to_string();
     let harness = UrlHarness::new(url, run[..8].to_owned())?;

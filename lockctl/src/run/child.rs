@@ -1,15 +1,15 @@
 //! The command, as lockctl sees it: a process group whose leader is waited for.
 
-use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process;
-
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 use super::group::Group;
+use super::process;
 use crate::exit;
 
 /// The leader of the command's process group.
@@ -17,7 +17,7 @@ use crate::exit;
 /// It is not reaped before everything else is over: as long as it is a zombie, no other process can
 /// be given its number, and a signal to the group meets nobody else.
 pub(crate) struct Child {
-    process: process::Child,
+    process: std::process::Child,
     group: Group,
     changes: SignalStream,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Child {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum State {
     Running,
-    Stopped,
+    Stopped(Signal),
     /// It has ended, and is not reaped.
     Ended,
 }
@@ -37,7 +37,7 @@ pub(crate) fn changes() -> io::Result<SignalStream> {
 }
 
 impl Child {
-    pub(crate) fn new(process: process::Child, changes: SignalStream) -> io::Result<Self> {
+    pub(crate) fn new(process: std::process::Child, changes: SignalStream) -> io::Result<Self> {
         let leader = i32::try_from(process.id()).map_err(io::Error::other)?;
         Ok(Self {
             process,
@@ -78,7 +78,7 @@ impl Child {
         }
         let stopped = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
         match waitid(Id::Pid(self.leader()), stopped) {
-            Ok(WaitStatus::Stopped(..)) => Ok(State::Stopped),
+            Ok(WaitStatus::Stopped(_, by)) => Ok(State::Stopped(by)),
             Ok(_) | Err(Errno::ECHILD) => Ok(State::Running),
             Err(error) => Err(error.into()),
         }
@@ -88,12 +88,22 @@ impl Child {
     /// process, lockctl inherits every orphan.
     pub(crate) fn reap_orphans(&self, guardian: Option<Pid>) {
         let any = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Ok(status) = waitid(Id::All, any)
-            && let Some(pid) = status.pid()
-            && pid != self.leader()
-            && Some(pid) != guardian
-        {
-            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+        let is_orphan = |pid: Pid| pid != self.leader() && Some(pid) != guardian;
+        loop {
+            match waitid(Id::All, any) {
+                Ok(status) => match status.pid().filter(|pid| is_orphan(*pid)) {
+                    Some(pid) => reap_now(pid),
+                    None => return,
+                },
+                // A real-time signal has no name: who died of one is not named either.
+                Err(Errno::EINVAL) => {
+                    let dead = process::all().unwrap_or_default().into_iter();
+                    dead.filter(|p| p.parent == Pid::this() && !p.alive && is_orphan(p.pid))
+                        .for_each(|p| reap_now(p.pid));
+                    return;
+                }
+                Err(_) => return,
+            }
         }
     }
 
@@ -108,4 +118,8 @@ impl Child {
             .and_then(|code| u8::try_from(code).ok())
             .unwrap_or(exit::SYSTEM))
     }
+}
+
+fn reap_now(pid: Pid) {
+    let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
 }

@@ -17,6 +17,7 @@ use nix::unistd::close;
 
 use super::{GATE, helper};
 use crate::exit;
+use crate::stderr;
 
 /// lockctl's side of a closed gate.
 #[derive(Debug)]
@@ -67,12 +68,12 @@ pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         // lockctl is gone, or does not want the command any more.
         Ok(false) => return exit::SYSTEM.into(),
         Err(error) => {
-            exit::say(&format!("cannot wait for the guardian: {error}"));
+            stderr::say(&format!("cannot wait for the guardian: {error}"));
             return exit::SYSTEM.into();
         }
     }
     let error = Command::new(&program).args(args).exec();
-    exit::say(&format!("cannot run {program:?}: {error}"));
+    stderr::say(&format!("cannot run {program:?}: {error}"));
     match error.kind() {
         io::ErrorKind::NotFound => exit::NOT_FOUND.into(),
         _ => exit::CANNOT_RUN.into(),

@@ -30,6 +30,11 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(200);
 /// How soon it is looked whether a group that was told to end is gone; doubled each time.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// Before a deadline it is looked who is there, so that nothing but signals is left to do when it comes:
+/// so much ahead at least, and so many times what it took the last time. A busy machine may be as much
+/// slower this time.
+const LEAST_LEAD: Duration = Duration::from_millis(50);
+const LOOKS_PER_LEAD: u32 = 5;
 
 /// The life of the guardian.
 pub(crate) fn main() -> ExitCode {
@@ -52,6 +57,8 @@ fn guard() -> io::Result<()> {
         deadlines: Deadlines::default(),
         terminated: false,
         killed: false,
+        looked_at: None,
+        look_took: Duration::ZERO,
     };
     guardian.say(Report::Ready);
     let watched = guardian.keep_watch();
@@ -70,6 +77,9 @@ struct Guardian {
     deadlines: Deadlines,
     terminated: bool,
     killed: bool,
+    /// When it was last looked who is there, and how long that took.
+    looked_at: Option<BootInstant>,
+    look_took: Duration,
 }
 
 /// What the socket had for the guardian.
@@ -104,7 +114,11 @@ impl Guardian {
     /// Sleeps until the socket has something, or a deadline may have come. Says which.
     fn sleep(&self) -> io::Result<bool> {
         let now = self.clock.now();
-        let length = match self.pending() {
+        let wake_at = self.pending().map(|at| match self.is_prepared(at) {
+            true => at,
+            false => at.saturating_sub(self.lead()),
+        });
+        let length = match wake_at {
             Some(at) if at > now => at.saturating_since(now).min(LONGEST_SLEEP),
             // Past its deadline the group is looked at again and again, in case somebody joins it.
             _ => LONGEST_SLEEP,
@@ -144,6 +158,8 @@ impl Guardian {
                 Ok(Order::Guard(group)) => {
                     self.group = Some(Group::new(group));
                     self.say(Report::Guarding);
+                    // To know how long it takes.
+                    self.look();
                 }
                 Ok(Order::Until(deadlines)) => self.set(deadlines),
                 Ok(Order::Done) => return Heard::Done,
@@ -162,44 +178,92 @@ impl Guardian {
     }
 
     fn enforce(&mut self) {
-        let Some(group) = &mut self.group else { return };
+        let Some(at) = self.pending() else { return };
         let now = self.clock.now();
-        let past = |at: Option<BootInstant>| at.is_some_and(|at| now >= at);
-        let (terminate, kill) = (past(self.deadlines.term), past(self.deadlines.kill));
-        if !(kill || terminate && !self.terminated) || group.is_gone() {
+        let prepared = self.is_prepared(at);
+        if now < at {
+            if !prepared && now + self.lead() >= at {
+                self.look();
+            }
             return;
         }
-        if kill {
+        let Some(group) = &mut self.group else { return };
+        if self.deadlines.kill.is_some_and(|kill| now >= kill) {
+            if !prepared && !self.killed {
+                group.freeze();
+            }
+            let lived = group.lived();
             // Again each time: somebody may have joined the group meanwhile.
             group.kill();
-            if !self.killed {
-                self.killed = true;
+            if !self.killed && lived {
                 self.say(Report::Killed);
             }
-        } else {
-            self.terminated = true;
-            group.terminate();
-            self.say(Report::Terminated);
+            self.killed = true;
+        } else if !self.terminated {
+            if !prepared {
+                group.follow();
+            }
+            if group.is_led() || !group.is_gone() {
+                self.terminated = true;
+                group.terminate();
+                self.say(Report::Terminated);
+            }
         }
+    }
+
+    /// Looks who is there, so that it is known when a deadline comes.
+    fn look(&mut self) {
+        let Some(group) = &mut self.group else { return };
+        let began = self.clock.now();
+        group.follow();
+        self.looked_at = Some(began);
+        self.look_took = self.clock.now().saturating_since(began);
+    }
+
+    /// How long before a deadline that is done.
+    fn lead(&self) -> Duration {
+        LEAST_LEAD.max(self.look_took * LOOKS_PER_LEAD)
+    }
+
+    /// Whether it was looked so shortly before `at` that it need not be done again.
+    fn is_prepared(&self, at: BootInstant) -> bool {
+        // Twice, for a kill that follows so soon on its SIGTERM that one look has to do for both.
+        self.looked_at
+            .is_some_and(|looked| looked + self.lead() * 2 >= at)
     }
 
     /// What was told to end and is not of the group, nobody else knows of: it gets the rest of its time.
     fn see_strays_out(&mut self) {
         let mut pause = FIRST_LOOK;
         let told = self.terminated || self.killed;
-        while told && self.group.as_ref().is_some_and(|group| !group.is_gone()) {
+        while told && !self.is_seen_to_be_gone() {
             self.enforce();
-            thread::sleep(pause);
+            let now = self.clock.now();
+            let deadline = self.pending().filter(|at| *at > now);
+            let left = deadline.map_or(pause, |at| at.saturating_since(now));
+            thread::sleep(pause.min(left));
             pause = (pause * 2).min(LONGEST_LOOK);
         }
+    }
+
+    /// Looks whether nothing of the group runs, unless a deadline is too near for that.
+    fn is_seen_to_be_gone(&mut self) -> bool {
+        let is_near = |at: BootInstant| !self.killed && self.is_prepared(at);
+        let has_time = !self.pending().is_some_and(is_near);
+        has_time && self.group.as_mut().is_none_or(Group::is_gone)
     }
 
     /// Kills the group and stays until nothing of it runs: the lock's file is closed by leaving.
     fn end_group(&mut self) {
         let Some(group) = &mut self.group else { return };
         let mut pause = FIRST_LOOK;
-        while !group.is_gone() {
+        group.freeze();
+        loop {
+            // Before anything is asked: a signal to nobody costs nothing.
             group.kill();
+            if group.is_gone() {
+                return;
+            }
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_LOOK);
         }

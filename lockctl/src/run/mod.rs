@@ -48,6 +48,7 @@ use crate::cli::{OnLost, RunArgs};
 use crate::connect;
 use crate::exit::{self, Failure};
 use crate::output;
+use crate::stderr;
 
 /// The first argument of a guardian.
 const GUARDIAN: &str = "__guardian";
@@ -55,6 +56,8 @@ const GUARDIAN: &str = "__guardian";
 const GATE: &str = "__gate";
 /// How long the backend may take to confirm what is given back at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The same for one that has not confirmed anything for a while.
+const SHORT_FAREWELL: Duration = Duration::from_millis(100);
 /// What is said when the command may have run on without the lock, and nobody can tell.
 const LOST_BEFORE_THE_END: &str = "was lost before the end of the command was seen";
 
@@ -116,7 +119,13 @@ async fn execute(url: &str, args: &RunArgs, ttl: Duration) -> Result<u8, Failure
         // A client that closes would give the lock back.
         return Ok(exit::SYSTEM);
     };
-    let _ = locks.shutdown(FAREWELL).await;
+    match code.as_ref().map_or_else(Failure::code, |code| *code) {
+        exit::UNAVAILABLE | exit::LOST => {
+            let closing = locks.shutdown(SHORT_FAREWELL);
+            let _ = Clock::system().timeout(SHORT_FAREWELL, closing).await;
+        }
+        _ => drop(locks.shutdown(FAREWELL).await),
+    }
     code
 }
 
@@ -145,7 +154,18 @@ async fn hold(
         std::mem::forget(guard);
         return Ok(None);
     }
-    let lost = give_back(args, guard).await;
+    let ended = |outcome: &Outcome| outcome.stopped == Some(Stopped::LockEnded);
+    let lost = match outcome.as_ref().is_ok_and(ended) {
+        true => {
+            // The backend may have been out of reach for as long as the lock was to last, and that the
+            // lock has ended is said already.
+            let _ = Clock::system()
+                .timeout(SHORT_FAREWELL, guard.release())
+                .await;
+            None
+        }
+        false => give_back(args, guard).await,
+    };
     let outcome = outcome?;
     Ok(Some(match (outcome.stopped, lost) {
         (Some(Stopped::LockEnded), _) => exit::LOST,
@@ -207,7 +227,7 @@ impl Job<'_> {
 impl RunArgs {
     /// Tells people what became of the lock.
     fn say(&self, what: &str) {
-        exit::say(&format!("the lock {:?} {what}", self.name));
+        stderr::say(&format!("the lock {:?} {what}", self.name));
     }
 }
 

@@ -32,6 +32,11 @@ impl Signals {
     /// as SIGHUP is under `nohup`, stays ignored, here and in the command.
     pub(crate) fn listen() -> io::Result<Self> {
         let ignored = ignored();
+        if ignored & mask(Signal::SIGXFSZ) == 0 {
+            // Caught, and forgotten: a write beyond `ulimit -f` is to fail, and not to end lockctl. Unlike
+            // an ignored signal, a caught one is as before in the command.
+            let _ = signal(SignalKind::from_raw(Signal::SIGXFSZ as i32))?;
+        }
         let (sender, arrived) = mpsc::unbounded_channel();
         for wanted in TO_END.into_iter().chain(OTHERS) {
             if ignored & mask(wanted) != 0 {

@@ -19,6 +19,7 @@ use super::{Job, LOST_BEFORE_THE_END, Stopped};
 use crate::cli::OnLost;
 use crate::exit::{self, Failure};
 use crate::output;
+use crate::stderr;
 
 /// How often the guardian is told of renewals: a part of the TTL, within these bounds.
 const FEEDS_PER_TTL: u32 = 10;
@@ -96,9 +97,9 @@ impl<'a> Supervisor<'a> {
             link.dismiss(Duration::ZERO).await;
             return Err(failure);
         }
-        let terminal = Terminal::on_stdin();
-        if let Some(terminal) = &terminal {
-            terminal.lend(child.leader());
+        let mut terminal = Terminal::of_session();
+        if let Some(terminal) = &mut terminal {
+            terminal.lend_at_start(child.leader());
         }
         let supervisor = Self {
             job,
@@ -119,8 +120,9 @@ impl<'a> Supervisor<'a> {
     pub(crate) async fn watch(mut self) -> Result<Outcome, Failure> {
         if let Err(error) = self.until_ended().await {
             // Not to know what the command does is no reason to let it run on.
+            self.child.group().freeze();
             self.child.group().kill();
-            exit::say(&format!("cannot wait for the command: {error}"));
+            stderr::say(&format!("cannot wait for the command: {error}"));
         }
         self.finish().await
     }
@@ -130,11 +132,13 @@ impl<'a> Supervisor<'a> {
         let feed_every = (self.job.guard.ttl() / FEEDS_PER_TTL).clamp(SOONEST_FEED, LATEST_FEED);
         let mut lost = pin!(self.job.guard.lost());
         let mut told_lost = false;
+        // An instant, not a pause: events that come more often than this would put it off for ever.
+        let mut feed_at = clock.now() + feed_every;
         loop {
             match self.child.look()? {
                 State::Ended => return Ok(()),
-                State::Stopped if self.terminal.is_some() => self.suspend(),
-                State::Stopped | State::Running => {}
+                State::Stopped(by) if !self.is_ending() => self.command_stopped(by),
+                State::Stopped(_) | State::Running => {}
             }
             self.child.reap_orphans(self.link.pid());
             let event = tokio::select! {
@@ -143,7 +147,7 @@ impl<'a> Supervisor<'a> {
                 reason = &mut lost, if !told_lost => Event::Lost(reason),
                 report = self.link.report(), if self.has_guardian => Event::Reported(report),
                 () = sleep_until(&clock, self.kill_at) => Event::KillDue,
-                () = clock.sleep(feed_every) => Event::FeedDue,
+                () = clock.sleep_until(feed_at) => Event::FeedDue,
             };
             match event {
                 Event::ChildChanged => {}
@@ -158,7 +162,10 @@ impl<'a> Supervisor<'a> {
                     self.child.group().kill();
                     self.kill_at = Some(clock.now() + KILL_AGAIN);
                 }
-                Event::FeedDue => self.feed(),
+                Event::FeedDue => {
+                    self.feed();
+                    feed_at = clock.now() + feed_every;
+                }
             }
         }
     }
@@ -191,30 +198,39 @@ impl<'a> Supervisor<'a> {
             return;
         }
         let what = format!("is lost: {reason}; the command is stopped");
-        self.stop(Stopped::LockEnded, &what);
         let now = self.job.clock.now();
         let deadlines = self.link.told().lost(now, args.kill_after, args.on_lost);
         self.kill_at = deadlines.kill;
         self.tell(deadlines);
+        self.stop(Stopped::LockEnded, &what);
+        self.child.group().follow();
     }
 
     fn heard(&mut self, report: Report) {
         if report.says_that_time_was_up() {
+            self.kill_at = self.link.told().kill;
             self.stop(
                 Stopped::LockEnded,
                 "could not be renewed in time; the command is stopped",
             );
-            self.kill_at = self.link.told().kill;
+            self.child.group().follow();
         }
     }
 
     fn guardian_died(&mut self) {
         self.has_guardian = false;
+        self.child.group().freeze();
         self.child.group().kill();
         self.stop(
             Stopped::Unguarded,
             "is held, but nobody guards the command any more; it is killed",
         );
+    }
+
+    /// Whether the command is being ended: then it may be stopped for that.
+    fn is_ending(&self) -> bool {
+        let now = self.job.clock.now();
+        self.stopped.is_some() || self.link.told().kill.is_some_and(|kill| now >= kill)
     }
 
     /// Remembers the first reason there was to stop the command, and says it.
@@ -242,8 +258,31 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Stops with the command, so that the shell has its terminal back. Comes back when continued.
+    /// Gives the command the terminal if it was stopped for want of it; else stops with it, where a
+    /// shell sees that and can continue both.
+    fn command_stopped(&mut self, by: Signal) {
+        let Some(terminal) = &mut self.terminal else {
+            return;
+        };
+        let wants_it = matches!(by, Signal::SIGTTIN | Signal::SIGTTOU);
+        if wants_it && terminal.lend(self.child.leader()) {
+            self.child.group().signal(Signal::SIGCONT);
+        } else if wants_it {
+            // It goes on with the SIGCONT that lockctl gets. Where no shell is there to send one, lockctl
+            // is not stopped, and the command would only be stopped again.
+            self.stop_too();
+        } else if by == Signal::SIGTSTP || terminal.is_on_stdin() {
+            self.suspend();
+        }
+    }
+
     fn suspend(&mut self) {
+        self.stop_too();
+        self.resume();
+    }
+
+    /// Stops with the command, so that the shell has its terminal back. Comes back when continued.
+    fn stop_too(&mut self) {
         if let Some(terminal) = &self.terminal {
             terminal.take_back(self.child.leader());
         }
@@ -253,14 +292,15 @@ impl<'a> Supervisor<'a> {
                 "is not renewed while lockctl is stopped, and ends with the command in {}",
                 output::age(left)
             ));
+            // While it is stopped it cannot say it.
+            stderr::flush();
         }
         signals::stop_here();
-        self.resume();
     }
 
     fn resume(&mut self) {
-        if let Some(terminal) = &self.terminal {
-            terminal.lend(self.child.leader());
+        if let Some(terminal) = &mut self.terminal {
+            terminal.lend_again(self.child.leader());
         }
         self.child.group().signal(Signal::SIGCONT);
     }
@@ -320,6 +360,7 @@ impl<'a> Supervisor<'a> {
         if self.is_gone_within(self.job.args.kill_after).await {
             return true;
         }
+        self.child.group().freeze();
         self.child.group().kill();
         self.is_gone_within(PATIENCE).await
     }

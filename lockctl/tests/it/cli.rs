@@ -25,6 +25,7 @@ fn mistakes_are_one_line_and_the_right_code() {
             64,
             "less than half",
         ),
+        ("--url file:///tmp/%00 run a -- true", 64, "NUL character"),
         (
             "--url memory://?ttl=3s run a -- true",
             64,

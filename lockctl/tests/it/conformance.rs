@@ -86,3 +86,12 @@ fn filter_that_fits_nothing_is_a_mistake() {
     let done = finish(&mut lockctl("--url memory:// conformance --filter R99"));
     done.failed_with(64, "R99");
 }
+
+#[test]
+fn report_that_cannot_be_written_is_a_mistake_before_anything_runs() {
+    let done = finish(&mut lockctl(
+        "--url memory:// conformance --filter R1 --report /dev/null/reports",
+    ));
+    done.failed_with(71, "/dev/null/reports");
+    assert_eq!(done.stdout, "");
+}

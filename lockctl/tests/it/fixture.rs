@@ -43,31 +43,31 @@ pub(crate) struct Place {
 /// What runs under a URL, for as long as the place is there.
 enum Server {
     None,
-    Redis(RedisServer),
+    Redis(Box<RedisServer>),
     #[cfg(feature = "etcd")]
-    Etcd(EtcdServer),
-    ZooKeeper(ZooKeeperServer),
+    Etcd(Box<EtcdServer>),
+    ZooKeeper(Box<ZooKeeperServer>),
 }
 
 impl Place {
     /// A Redis of its own.
     pub(crate) fn redis() -> Self {
         let server = RedisServer::start();
-        Self::of(server.url(), Server::Redis(server))
+        Self::of(server.url(), Server::Redis(Box::new(server)))
     }
 
     /// An etcd of its own; `None` where etcd is missing and may be.
     #[cfg(feature = "etcd")]
     pub(crate) fn etcd() -> Option<Self> {
         let server = EtcdServer::start_or_skip()?;
-        Some(Self::of(server.url(), Server::Etcd(server)))
+        Some(Self::of(server.url(), Server::Etcd(Box::new(server))))
     }
 
     /// A ZooKeeper of its own, with these options; `None` where ZooKeeper is missing and may be.
     pub(crate) fn zookeeper(options: &str) -> Option<Self> {
         let server = ZooKeeperServer::start_or_skip()?;
         let url = format!("{}{options}", server.url());
-        Some(Self::of(url, Server::ZooKeeper(server)))
+        Some(Self::of(url, Server::ZooKeeper(Box::new(server))))
     }
 
     fn of(url: String, server: Server) -> Self {
@@ -145,6 +145,18 @@ impl Place {
         command
     }
 
+    /// Compiles one of the helpers into this place.
+    pub(crate) fn compile(&self, helper: &str) {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers");
+        let done = finish(
+            Command::new("rustc")
+                .args(["--edition", "2024", "-o", helper])
+                .arg(sources.join(helper).with_extension("rs"))
+                .current_dir(&self.dir),
+        );
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+
     pub(crate) fn status(&self, name: &str) -> Value {
         let done = Job::start(&mut self.lockctl(&format!("--format json status {name}"))).finish();
         assert_eq!(done.code, 0, "{done:?}");
@@ -184,11 +196,17 @@ pub(crate) struct Finished {
 
 impl Job {
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with(command, None)
+    }
+
+    /// Starts it with a standard error of its own, which is not read.
+    pub(crate) fn start_with(command: &mut Command, stderr: Option<Stdio>) -> Self {
         let output = TempDir::new().expect("a directory");
         let file = |name| File::create(output.path().join(name)).expect("a file");
+        let to_file = file("stderr");
         let child = command
             .stdout(file("stdout"))
-            .stderr(file("stderr"))
+            .stderr(stderr.unwrap_or_else(|| to_file.into()))
             .spawn()
             .expect("it starts");
         Self { child, output }
@@ -296,13 +314,24 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 /// Whether this process runs: a dead one that nobody has waited for does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
-    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    // A zombie with threads has lost its first one only.
+    let threads = || stat(pid).and_then(|stat| stat.split(' ').nth(17)?.parse::<u32>().ok());
+    match state(pid) {
+        None | Some('X') => false,
+        Some('Z') => threads() > Some(1),
+        Some(_) => true,
+    }
 }
 
 /// The letter by which `ps` shows what a process does.
 pub(crate) fn state(pid: u32) -> Option<char> {
+    stat(pid)?.chars().next()
+}
+
+/// What the kernel says about a process behind its name.
+fn stat(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
+    Some(stat.rsplit_once(") ")?.1.to_owned())
 }
 
 pub(crate) fn is_gone_within(limit: Duration, pid: u32) {

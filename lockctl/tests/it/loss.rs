@@ -1,12 +1,15 @@
 //! The lock is lost while the command runs.
 
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    Job, OBEDIENT, Place, SHORT, STUBBORN, eventually, finish, is_alive, is_written, timed,
+    Job, OBEDIENT, Place, SHORT, STUBBORN, eventually, finish, is_alive, is_gone_within,
+    is_written, timed,
 };
 
 #[test]
@@ -19,6 +22,36 @@ fn command_that_does_not_listen_is_killed_before_its_validity_ends() {
     assert!(took < Duration::from_secs(2), "the TTL was over: {took:?}");
     assert!(is_written(&place.path("asked")));
     assert_eq!(job.finish().code, 79);
+}
+
+#[test]
+fn command_is_ended_although_nobody_reads_what_is_said_about_it() {
+    let place = Place::redis();
+    let (unread, mut full) = std::io::pipe().expect("a pipe");
+    let room = fcntl(&full, FcntlArg::F_SETPIPE_SZ(4096)).expect("resized");
+    full.write_all(&vec![b'x'; room.try_into().expect("a size")])
+        .expect("that much fits");
+    let words = "--ttl 60s --kill-after 300ms a";
+    let job = Job::start_with(&mut place.script(words, STUBBORN), Some(full.into()));
+    let (pid, token) = (place.pid("pid"), place.number("token"));
+    let broken = finish(&mut place.lockctl(&format!("release a --token {token} --force")));
+    assert_eq!(broken.code, 0, "{broken:?}");
+    is_gone_within(Duration::from_secs(5), pid);
+    assert_eq!(job.finish().code, 79);
+    assert_eq!(place.content("asked"), "yes");
+    drop(unread);
+}
+
+#[test]
+fn lockctl_ends_soon_after_a_command_whose_lock_could_not_be_renewed() {
+    let place = Place::redis();
+    let job = Job::start(&mut place.script(&format!("{SHORT} a"), OBEDIENT));
+    let pid = place.pid("pid");
+    place.kill_server();
+    eventually("it is dead", || (!is_alive(pid)).then_some(()));
+    let (done, took) = timed(|| job.finish());
+    done.failed_with(79, "could not be renewed in time");
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 #[test]

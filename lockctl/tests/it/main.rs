@@ -7,6 +7,7 @@ mod counter;
 mod death;
 mod file;
 mod fixture;
+mod headless;
 mod loss;
 mod run;
 mod stories;

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Job, Place, finish, is_alive};
+use crate::fixture::{Job, Place, SHORT, eventually, finish, is_alive};
 
 #[test]
 fn command_has_the_terminals_files_and_the_lock_in_its_environment() {
@@ -150,9 +151,9 @@ fn orphans_are_reaped_by_the_first_process_of_a_container() {
         println!("SKIPPED: this user may not make a PID namespace");
         return;
     }
-    // The orphan has to be dead and gone, not just dead.
-    let script = "(sleep 0.01 & echo $! > orphan); read orphan < orphan; \
-                  while [ -e /proc/$orphan ]; do sleep 0.02; done; exit 7";
+    // The orphans have to be dead and gone, not just dead. The first dies of a signal without a name.
+    let script = "for end in 40 15; do (sleep 300 & echo $! > orphan); read orphan < orphan; \
+                  kill -$end $orphan; while [ -e /proc/$orphan ]; do sleep 0.02; done; done; exit 7";
     let run = place.script("a", script);
     let mut inside = std::process::Command::new("unshare");
     inside
@@ -173,4 +174,36 @@ fn slow_end_of_what_is_left_does_not_look_like_a_loss() {
     let script = "(trap '' TERM; exec sleep 300) & sleep 0.1; exit 7";
     let done = finish(&mut place.script("--ttl 2s --kill-after 990ms a", script));
     assert_eq!((done.code, done.stderr.as_str()), (7, ""));
+}
+
+#[test]
+fn signals_that_keep_coming_do_not_keep_the_guardian_from_its_deadlines() {
+    let place = Place::redis();
+    let script = "exec 2> /dev/null; trap : USR1; echo up > up; while ! [ -e go ]; do sleep 0.02; done; exit 7";
+    let job = Job::start(&mut place.script(&format!("{SHORT} a"), script));
+    place.content("up");
+    let clock = distlock::Clock::system();
+    let two_ttls = clock.now() + Duration::from_secs(4);
+    eventually("two TTLs have passed", || {
+        job.signal(Signal::SIGUSR1);
+        (clock.now() >= two_ttls).then_some(())
+    });
+    fs::write(place.path("go"), "").expect("written");
+    let done = job.finish();
+    assert_eq!((done.code, done.stderr.as_str()), (7, ""));
+}
+
+#[test]
+fn limit_on_the_size_of_files_does_not_end_lockctl_by_a_signal() {
+    let place = Place::file();
+    let run = place.script("a", "exit 7");
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "ulimit -f 0; exec \"$@\"", "sh", "env"])
+        .args(run.get_args())
+        .env("LOCK_URL", &place.url)
+        .current_dir(&place.dir)
+        .stdin(Stdio::null());
+    // Nothing can be written, neither the lock's token nor why.
+    assert_eq!(finish(&mut limited).code, 69);
 }

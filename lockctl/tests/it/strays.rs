@@ -1,11 +1,12 @@
 //! What the command puts into groups of its own, as `timeout` does, ends with it all the same.
 
+use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    Job, Place, SHORT, eventually, finish, is_alive, is_gone_within, signal_to, timed,
+    Job, Place, SHORT, eventually, finish, is_alive, is_gone_within, running, signal_to, timed,
 };
 
 /// Has left the group, and does not listen to SIGTERM.
@@ -59,6 +60,18 @@ fn stray_is_dead_before_the_validity_ends_when_the_lock_cannot_be_renewed() {
 }
 
 #[test]
+fn stray_is_dead_before_the_validity_ends_when_nobody_is_asked() {
+    let place = Place::redis();
+    let words = format!("{SHORT} --on-lost kill a");
+    let job = Job::start(&mut place.script(&words, STRAY));
+    let stray = place.pid("stray");
+    place.kill_server();
+    let ((), took) = timed(|| eventually("it is dead", || (!is_alive(stray)).then_some(())));
+    assert!(took < Duration::from_secs(2), "the TTL was over: {took:?}");
+    assert_eq!(job.finish().code, 79);
+}
+
+#[test]
 fn stray_that_listens_has_its_grace_although_the_group_is_gone() {
     let place = Place::redis();
     let script = "timeout 300 sh -c 'trap \"sleep 0.2; echo yes > asked; exit\" TERM; echo $$ > stray; \
@@ -69,6 +82,54 @@ fn stray_that_listens_has_its_grace_although_the_group_is_gone() {
     assert_eq!(job.finish().code, 79);
     assert!(!is_alive(stray));
     assert_eq!(place.content("asked"), "yes");
+}
+
+#[test]
+fn leader_that_has_left_its_group_is_ended_like_any_other() {
+    let place = Place::file();
+    place.compile("truant");
+    let start = |script: &str| {
+        let job = Job::start(&mut place.script("a", script));
+        let pid = place.pid("pid");
+        fs::remove_file(place.path("pid")).expect("it is there");
+        (job, pid)
+    };
+    let (job, pid) = start("exec ./truant");
+    job.signal(Signal::SIGTERM);
+    assert_eq!(job.finish().code, 143);
+    assert!(!is_alive(pid));
+    let (job, pid) = start("trap '' TERM; exec ./truant");
+    job.signal(Signal::SIGKILL);
+    is_gone_within(Duration::from_secs(1), pid);
+    let (job, pid) = start("trap '' TERM; exec ./truant");
+    signal_to(job.guardian(), Signal::SIGKILL);
+    job.finish().failed_with(137, "nobody guards");
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn stray_that_starts_others_all_the_time_is_ended_with_all_of_them() {
+    let place = Place::file();
+    // Each has its number for a moment only, and soon has no parent.
+    let hop = format!("sh {}", place.path("hop.sh").display());
+    fs::write(
+        place.path("hop.sh"),
+        format!("echo >> hops; sleep 0.05; {hop} &\n"),
+    )
+    .expect("written");
+    let script = format!("timeout 300 sh -c '{hop} & sleep 300'; exit 3");
+    for end in [Signal::SIGTERM, Signal::SIGKILL] {
+        let job = Job::start(&mut place.script("--kill-after 100ms a", &script));
+        let hops = || fs::read(place.path("hops")).map_or(0, |hops| hops.len());
+        eventually("it has begun", || (hops() > 3).then_some(()));
+        job.signal(end);
+        job.finish();
+        let next = finish(&mut place.script("--wait 30s a", "exit 0"));
+        assert_eq!(next.code, 0, "{next:?}");
+        fs::remove_file(place.path("hops")).expect("it is there");
+        let left = running(&hop.replace(' ', "\0"));
+        assert_eq!(left, [0; 0], "after {end}");
+    }
 }
 
 #[test]

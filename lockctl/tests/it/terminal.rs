@@ -62,6 +62,21 @@ fn terminal_is_set_as_before_after_a_command_that_was_killed() {
 }
 
 #[test]
+fn lockctl_is_not_stopped_by_what_it_says_at_a_terminal_that_it_has_lent() {
+    let place = Place::redis();
+    let lockctl = binary();
+    let script = format!("{lockctl} release a --token $LOCK_TOKEN --force; sleep 300");
+    let said = at_a_terminal(
+        &place,
+        &format!(
+            "stty tostop; {lockctl} run --on-lost kill a -- sh -c '{script}'; echo code $?; exit"
+        ),
+    );
+    assert!(said.contains("the command is stopped"), "{said}");
+    assert!(said.ends_with("code 79\n"), "{said}");
+}
+
+#[test]
 fn command_that_is_suspended_gives_the_shell_its_terminal() {
     let place = Place::redis();
     let lockctl = binary();
@@ -82,4 +97,37 @@ fn command_that_is_suspended_gives_the_shell_its_terminal() {
     let groups = groups.and_then(|at| lines[at + 1].split_once(' '));
     let (own, foreground) = groups.expect("two groups");
     assert_eq!(own, foreground, "{said}");
+}
+
+#[test]
+fn terminal_stays_with_the_pager_that_reads_what_the_command_says() {
+    let place = Place::redis();
+    // The pager looks while the command runs.
+    let command = "echo up > up; while ! [ -e seen ]; do sleep 0.02; done";
+    let pager = format!("while ! [ -s up ]; do sleep 0.02; done; {GROUPS}; echo > seen");
+    let said = at_a_terminal(
+        &place,
+        &format!("{} run a -- sh -c '{command}' | sh -c '{pager}'", binary()),
+    );
+    let (own, foreground) = said.trim().split_once(' ').expect("two groups");
+    assert_eq!(own, foreground, "{said}");
+}
+
+#[test]
+fn command_gets_the_terminal_when_it_wants_it_though_its_input_is_none() {
+    let place = Place::redis();
+    // Whoever sets a terminal from the background is stopped.
+    let command = format!("stty echo < /dev/tty; {GROUPS}");
+    let said = at_a_terminal(
+        &place,
+        &format!(
+            "{} run a -- sh -c '{command}' < /dev/null; echo code $?; {GROUPS}",
+            binary()
+        ),
+    );
+    let words: Vec<_> = said.split_whitespace().collect();
+    assert_eq!(words.len(), 6, "{said}");
+    assert_eq!(words[0], words[1], "the command has it: {said}");
+    assert_eq!((words[2], words[3]), ("code", "0"), "{said}");
+    assert_eq!(words[4], words[5], "the shell has it again: {said}");
 }

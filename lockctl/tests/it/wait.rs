@@ -39,6 +39,20 @@ fn wait_ends_in_time_and_leaves_nothing_in_the_queue() {
 }
 
 #[test]
+fn backend_that_has_gone_meanwhile_is_not_taken_for_a_lock_that_is_held() {
+    let place = Place::redis();
+    let holder = held(&place);
+    let waiter = Job::start(&mut place.script("--wait 2s a", "exit 0"));
+    waits(&place, 1);
+    place.kill_server();
+    let (done, took) = timed(|| waiter.finish());
+    done.failed_with(69, "cannot be reached");
+    let most = Duration::from_secs(3);
+    assert!(took < most, "{took:?}");
+    drop(holder);
+}
+
+#[test]
 fn try_does_not_wait() {
     let place = Place::redis();
     let holder = held(&place);
@@ -60,6 +74,35 @@ fn waiter_gets_the_lock_when_it_is_free() {
     assert_eq!(holder.finish().code, 143);
     let done = waiter.finish();
     assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[test]
+fn waiters_run_whatever_is_left_of_their_session_when_they_are_granted() {
+    let Some(place) = Place::zookeeper("?session_timeout=4s") else {
+        return;
+    };
+    // One after another, at another moment of its session each.
+    let script = "echo up > up; sleep 0.7";
+    let jobs: Vec<Job> = (0..5)
+        .map(|_| Job::start(&mut place.script("--kill-after 1400ms a", script)))
+        .collect();
+    for job in jobs {
+        let done = job.finish();
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+    }
+}
+
+#[test]
+fn grace_that_is_too_long_for_a_session_is_refused_before_the_wait() {
+    let Some(place) = Place::zookeeper("?session_timeout=2s") else {
+        return;
+    };
+    let script = "echo up > up; exec sleep 300";
+    let holder = Job::start(&mut place.script("--kill-after 500ms a", script));
+    place.content("up");
+    finish(&mut place.script("--kill-after 2s a", "exit 0")).failed_with(64, "session_timeout");
+    assert_eq!(place.status("a")["queue_length"], 0);
+    drop(holder);
 }
 
 #[test]
