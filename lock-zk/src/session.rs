@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lock_core::{BootInstant, Claim, Clock, Lease, Validity};
+use lock_core::{BootInstant, Claim, Clock, Validity};
 use tokio::sync::watch;
 use uuid::Uuid;
 use zookeeper_client as zk;
@@ -201,11 +201,8 @@ impl Session {
         let own = Validity::new(since, now, claim.ttl);
         if own.expires_at() < session.expires_at() {
             own.freed_by(session.free_by())
-        } else if claim.lease == Lease::Fixed {
-            session.freed_by(own.free_by())
         } else {
-            // What is kept is kept by the session, and ends with it, however much longer was asked for.
-            session
+            session.freed_by(own.free_by())
         }
     }
 

@@ -268,7 +268,8 @@ async fn unreachable_server_is_unavailable_in_time(s: Stand) -> Check {
 async fn stopped_server_is_answered_for_in_time(s: Stand) -> Check {
     let a = s.client().await?;
     let name = s.name("n");
-    let held = a.hold(&s.name("held")).await?;
+    // It ends meanwhile, and is cleaned up when its TTL is over, which is long before the end.
+    let held = a.hold_for(&s.name("held"), s.kept_ttl()).await?;
     while_stopped(&s, async {
         let (opened, took) = timed(s.client()).await;
         ensure_kind(opened.map(drop), &[ErrorKind::Unavailable], "connecting")?;
