@@ -55,6 +55,12 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
+    /// How many cases a test program runs side by side unless its command line says otherwise. Most of them wait most
+    /// of the time, so this is not bound to the number of cores. Defaults to 4.
+    fn side_by_side(&self) -> usize {
+        4
+    }
+
     /// The command that runs this case alone, for a failure to print; `None` for the usual one of a program
     /// made by [`main!`](crate::main).
     fn again(&self, case: &Case) -> Option<String> {

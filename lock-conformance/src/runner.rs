@@ -23,9 +23,6 @@ use crate::torture::{self, Torture};
 use crate::worker::worker_entry;
 use crate::workload;
 
-/// How many cases run side by side unless the command line says otherwise. Most of them wait most of
-/// the time, so this is not bound to the number of cores.
-const THREADS: usize = 4;
 /// How much of its history a failed case shows.
 const EXCERPT: usize = 40;
 /// How long the tasks that a case leaves behind may take to end.
@@ -62,7 +59,7 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
         (Ok(None), Ok(_), Ok(tier)) => tier,
     };
     let mut args = Arguments::from_args();
-    args.test_threads.get_or_insert(THREADS);
+    args.test_threads.get_or_insert(harness.side_by_side());
     let suite = Arc::new(Suite::new(harness));
     let cases = ENTRIES.iter().map(|entry| {
         let (suite, case) = (Arc::clone(&suite), &entry.case);
