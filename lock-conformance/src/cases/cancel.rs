@@ -387,22 +387,35 @@ async fn connect_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
 
 async fn grant_that_arrives_when_its_caller_has_gone_is_given_back(s: Stand) -> Check {
     let (a, b) = (s.proxied_client().await?, s.client().await?);
-    let name = s.name("n");
-    s.faults().hold_replies(true).await?;
-    // Not a try: that may look first, and ask only when it has seen something.
-    let asking = tokio::spawn({
-        let (a, name) = (a.clone(), name.clone());
-        async move { drop(a.hold(&name).await) }
-    });
-    s.until_state(&b, &name, "granted by the server", |state| {
-        state.holders.len() == 1
-    })
-    .await?;
-    asking.abort();
-    // Its future is dropped before its answer comes.
-    ensure(asking.await.is_err(), "a request ended without its answer")?;
-    s.faults().hold_replies(false).await?;
-    s.at_rest(&name).await?;
+    for tries in [false, true] {
+        let name = s.name(if tries { "try" } else { "wait" });
+        s.faults().hold_replies(true).await?;
+        let asking = tokio::spawn({
+            let (a, name) = (a.clone(), name.clone());
+            async move {
+                if tries {
+                    drop(a.attempt(&name).await);
+                } else {
+                    drop(a.hold(&name).await);
+                }
+            }
+        });
+        let granted = s.until_state(&b, &name, "granted by the server", |state| {
+            state.holders.len() == 1
+        });
+        if tries {
+            // It may look first, and ask only when it has seen something: then its caller has gone before
+            // it asks.
+            let _ = tokio::time::timeout(ms(300), granted).await;
+        } else {
+            granted.await?;
+        }
+        asking.abort();
+        // Its future is dropped before its answer comes.
+        ensure(asking.await.is_err(), "a request ended without its answer")?;
+        s.faults().hold_replies(false).await?;
+        s.at_rest(&name).await?;
+    }
     s.until_idle(&a).await
 }
 
