@@ -61,7 +61,10 @@ pub fn run_as_test(harness: impl Harness) -> ExitCode {
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(harness.side_by_side());
     let suite = Arc::new(Suite::new(harness));
-    let cases = ENTRIES.iter().map(|entry| {
+    let mut entries: Vec<_> = ENTRIES.iter().collect();
+    // Those that must be alone come first: each waits for all that run, and keeps all others waiting.
+    entries.sort_by_key(|entry| !entry.case.alone);
+    let cases = entries.into_iter().map(|entry| {
         let (suite, case) = (Arc::clone(&suite), &entry.case);
         let run = move || completion(suite.keep(suite.run(entry)));
         Trial::ignorable_test(case.title(), run).with_ignored_flag(!tier.includes(case.tier))

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use lock_core::{Backend, Connect, Locks};
 
 use super::prelude::*;
-use super::seeded::run_seeded;
+use super::seeded::{draws, run_seeded};
 use crate::workload::Kind;
 
 pub(super) const CASES: &[Entry] = &[
@@ -113,10 +113,11 @@ async fn wait_dropped_at_every_poll_leaves_nothing(s: Stand) -> Check {
 
 async fn acquire_dropped_at_any_moment_leaves_nothing(s: Stand) -> Check {
     let (a, b) = (s.client().await?, s.client().await?);
+    let mut rng = draws(&s)?;
     for round in 0..60 {
         let name = s.name(&(round % 4).to_string());
         let (mine, other) = (a.mutex(&name).ttl(LONG), b.mutex(&name).ttl(LONG));
-        let patience = Duration::from_micros(fastrand::u64(0..3000));
+        let patience = Duration::from_micros(rng.u64(0..3000));
         // A guard that it gets in time is dropped at once.
         let doomed = async { drop(tokio::time::timeout(patience, mine.acquire()).await) };
         let lucky = async { tokio::time::timeout(SOON, other.acquire()).await };
@@ -316,6 +317,7 @@ async fn client_outlives_the_runtime_it_was_opened_on(s: Stand) -> Check {
 async fn wait_dropped_while_it_is_granted_leaves_nothing(s: Stand) -> Check {
     let (a, b) = (s.client().await?, s.client().await?);
     let name = s.name("n");
+    let mut rng = draws(&s)?;
     for _ in 0..30 {
         let held = within(SOON, "free again", a.hold(&name)).await??;
         let waiting = tokio::spawn({
@@ -324,7 +326,7 @@ async fn wait_dropped_while_it_is_granted_leaves_nothing(s: Stand) -> Check {
         });
         s.until_queued(&a, &name, 1).await?;
         // Released and dropped at once: whichever the client hears of first.
-        let pause = Duration::from_micros(fastrand::u64(0..800));
+        let pause = Duration::from_micros(rng.u64(0..800));
         let (released, ()) = tokio::join!(a.give_up(held), async {
             tokio::time::sleep(pause).await;
             waiting.abort();

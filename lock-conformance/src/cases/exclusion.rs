@@ -1,7 +1,7 @@
 //! R1: for one name, at most one holder.
 
 use super::prelude::*;
-use super::seeded::run_seeded;
+use super::seeded::{draws, run_seeded};
 use crate::resource::{Fencing, Resource, ResourceClient};
 use crate::worker::{Answer, Count, Order, Worker, increment};
 use crate::workload::Kind;
@@ -167,15 +167,16 @@ async fn counter_of_many_clients_stays_exact_for_long(s: Stand) -> Check {
 
 async fn nobody_overlaps_while_waiters_come_and_go(s: Stand) -> Check {
     let name = s.name("n");
+    let mut rng = draws(&s)?;
     let mut running = Vec::new();
     for _ in 0..3 {
         let client = s.client().await?;
         for _ in 0..3 {
-            let (client, name) = (client.clone(), name.clone());
+            let (client, name, mut rng) = (client.clone(), name.clone(), rng.fork());
             running.push(tokio::spawn(async move {
                 for _ in 0..12 {
-                    let patience = ms(fastrand::u64(0..20));
-                    match fastrand::u8(0..4) {
+                    let patience = ms(rng.u64(0..20));
+                    match rng.u8(0..4) {
                         // Some give up at any moment, as a dropped future does.
                         0 => drop(tokio::time::timeout(patience, client.hold(&name)).await),
                         1 => {

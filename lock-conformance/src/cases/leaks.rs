@@ -3,6 +3,7 @@
 use lock_core::Stats;
 
 use super::prelude::*;
+use super::seeded::draws;
 
 pub(super) const CASES: &[Entry] = &[
     case!(
@@ -147,9 +148,10 @@ async fn cancelled_waits_leave_nothing(s: Stand) -> Check {
     let name = s.name("n");
     let held = a.hold(&name).await?;
     let before = b.stats();
+    let mut rng = draws(&s)?;
     for _ in 0..5 {
         let waits = (0..30).map(|_| {
-            let patience = Duration::from_micros(fastrand::u64(0..30_000));
+            let patience = Duration::from_micros(rng.u64(0..30_000));
             let (b, name) = (b.clone(), name.clone());
             async move { drop(tokio::time::timeout(patience, b.hold(&name)).await) }
         });
@@ -233,6 +235,8 @@ async fn thousand_held_locks_are_renewed_in_batches(s: Stand) -> Check {
     for label in 0..LOCKS {
         guards.push(a.hold_for(&s.name(&label.to_string()), ttl).await?);
     }
+    let clock = Clock::system();
+    let granted = clock.now();
     // The first renewal may have to upload its script.
     guards[0].renew().await?;
     // A little less than a third of the validity: a longer look could see two rounds of one keeper.
@@ -240,14 +244,15 @@ async fn thousand_held_locks_are_renewed_in_batches(s: Stand) -> Check {
     // Three looks, so that a burst at one end of the first does not pass for none.
     for _ in 0..3 {
         let before = s.faults().scripts().await?;
-        Clock::system().sleep(period).await;
+        clock.sleep(period).await;
         let renewals = s.faults().scripts().await? - before;
         ensure(
             renewals <= 64,
             format!("{renewals} scripts to renew {LOCKS} locks for {period:?}"),
         )?;
     }
-    Clock::system().sleep(ttl).await;
+    // By now nothing of what was granted is left.
+    clock.sleep_until(granted + ttl).await;
     for guard in &guards {
         ensure(
             a.still_held(guard),

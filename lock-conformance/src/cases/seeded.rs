@@ -1,4 +1,5 @@
-//! Seeded workloads as cases: some seconds of each kind, with a seed that differs from run to run.
+//! What is drawn, by a seed that differs from run to run and is said by a case that fails: seeded workloads as
+//! cases, some seconds of each kind, and the moments of other cases.
 
 use super::prelude::*;
 use crate::resource::Fencing;
@@ -22,9 +23,19 @@ pub(super) async fn run_unfenced(s: Stand, kind: Kind) -> Check {
     )
 }
 
-async fn run_with(s: &Stand, kind: Kind, fencing: Fencing) -> Check {
+/// What a case draws from.
+pub(super) fn draws(s: &Stand) -> Result<fastrand::Rng, Failure> {
+    Ok(fastrand::Rng::with_seed(seed_of(s)?))
+}
+
+fn seed_of(s: &Stand) -> Result<u64, Failure> {
     let seed = seed().map_err(Failure::no_verdict)?;
     s.recorder().goes_by(seed);
+    Ok(seed)
+}
+
+async fn run_with(s: &Stand, kind: Kind, fencing: Fencing) -> Check {
+    let seed = seed_of(s)?;
     let mut setting = Setting::of(s, s.name("seeded"), LENGTH);
     setting.fencing = fencing;
     let plan = Plan::of(seed, kind, &setting);

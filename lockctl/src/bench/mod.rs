@@ -58,10 +58,10 @@ pub(crate) fn bench(url: &str, format: Format, args: &BenchArgs) -> Result<u8, F
         levels.push(level);
     }
     bar.finish_and_clear();
-    stage.leave()?;
     if !json {
         output::print(&report::text(&levels))?;
     }
+    stage.leave()?;
     if levels.iter().all(|level| level.tally.sections == 0) {
         let error = levels
             .iter()
@@ -180,9 +180,15 @@ impl Stage {
         Ok(tally)
     }
 
+    /// Asks once more before the client is closed: what a backend did that has gone meanwhile is no result.
     fn leave(self) -> Result<(), Failure> {
         drop(self.workers);
-        self.runtime.block_on(leave(&self.locks))
+        self.runtime.block_on(async {
+            let answers = self.locks.inspect(&self.prefix).await;
+            leave(&self.locks).await?;
+            answers?;
+            Ok(())
+        })
     }
 }
 

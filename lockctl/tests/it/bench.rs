@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::fixture::{Finished, Place, finish, lockctl};
+use crate::fixture::{Finished, Job, Place, eventually, finish, lockctl};
 
 fn lines(done: &Finished) -> Vec<Value> {
     assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{done:?}");
@@ -86,4 +86,19 @@ fn memory_is_not_shared_by_processes() {
 fn server_that_is_away_is_said_at_once() {
     let words = "--url redis://127.0.0.1:1 bench --processes 2";
     finish(&mut lockctl(words)).failed_with(69, "127.0.0.1:1");
+}
+
+#[test]
+fn server_that_dies_meanwhile_is_a_failure_with_what_was_measured() {
+    let place = Place::redis();
+    let words = "bench --seconds 3 --tasks 4 --hold 1ms";
+    let job = Job::start(&mut place.lockctl(words));
+    eventually("it holds a lock", || {
+        let locks = finish(&mut place.lockctl("--format json list --prefix lockctl-bench/"));
+        (locks.stdout.trim_end() != "[]").then_some(())
+    });
+    place.kill_server();
+    let done = job.finish();
+    assert!(done.stdout.starts_with("TASKS "), "{done:?}");
+    done.failed_with(69, "backend unavailable");
 }
