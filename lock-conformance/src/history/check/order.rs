@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use super::Violation;
 use crate::history::event::{Event, What};
+use crate::history::hold::{Holds, holds_by_name};
 use crate::history::request::{Request, requests_by_name};
 use crate::history::trouble::Troubles;
 
 /// **P8**: a waiter that was seen queued before another asked is served before it, unless it left, or
-/// was kept from keeping its place meanwhile: the server or its way there was broken, it did not run, or an operator
-/// broke a hold. A try overtakes nobody either.
+/// was kept from keeping its place: the server or its way there was broken, it did not run, or an operator
+/// broke a hold. What was broken up to a lease before it asked counts too: a lease or session that was not renewed
+/// then may end while it waits. A try overtakes nobody either.
 ///
 /// # Errors
 /// The first request that overtook a waiter.
 pub fn check_order(events: &[Event]) -> Result<(), Violation> {
     let troubles = Troubles::of(events);
     let requests = requests_by_name(events);
+    let holds = holds_by_name(events, &troubles);
     let mut seen: BTreeMap<&str, Vec<Seen<'_>>> = BTreeMap::new();
     let lines: HashMap<(&str, &str), Vec<&Request<'_>>> = by_client(&requests);
     for event in events {
@@ -24,7 +27,10 @@ pub fn check_order(events: &[Event]) -> Result<(), Violation> {
             continue;
         };
         let line = lines.get(&(event.name.as_str(), event.who.as_str()));
-        if let Some(waiter) = line.and_then(|line| Seen::of(line, looked, event, &troubles)) {
+        let seen_now = line
+            .zip(holds.get(event.name.as_str()))
+            .and_then(|(line, holds)| Seen::of(line, holds, looked, event, &troubles));
+        if let Some(waiter) = seen_now {
             seen.entry(&event.name).or_default().push(waiter);
         }
     }
@@ -47,6 +53,7 @@ impl<'a> Seen<'a> {
     /// and nothing was broken between.
     fn of(
         line: &[&Request<'a>],
+        holds: &Holds<'_>,
         looked: Duration,
         event: &'a Event,
         troubles: &Troubles<'_>,
@@ -54,9 +61,13 @@ impl<'a> Seen<'a> {
         let begun = line.partition_point(|request| request.asked <= looked);
         let request = line.get(begun.checked_sub(1)?)?;
         let (token, granted) = request.granted()?;
+        let lease = holds.of(token).and_then(|hold| hold.lease);
+        let renewed = request
+            .asked
+            .saturating_sub(lease.map_or(Duration::ZERO, |(ttl, _)| ttl));
         // From its beginning on: what was seen may be what an unanswered attempt left behind. A grant that is broken
         // before anybody has heard of it is asked for again, at the end of the queue.
-        let undisturbed = !troubles.disturbed(request.who, request.asked, granted)
+        let undisturbed = !troubles.disturbed(request.who, renewed, granted)
             && !troubles.broke(&event.name, request.asked, granted);
         (request.waits && granted >= looked && undisturbed).then_some(Self {
             at: event.at,
@@ -175,6 +186,24 @@ mod tests {
         history.push(broke_down(8));
         history.push(healed(9));
         assert_eq!(check_order(&history), Ok(()));
+    }
+
+    #[test]
+    fn lease_that_trouble_had_left_short_may_end_while_its_waiter_waits() {
+        let with_lease = |ttl| {
+            check_order(&[
+                broke_down(100),
+                healed(110),
+                asks(200, "a"),
+                queued(205, 206, "a"),
+                asks(207, "b"),
+                granted(207, 210, "b", 1),
+                granted(200, 220, "a", 2),
+                leased(220, "a", 2, ttl, true),
+            ])
+        };
+        assert_eq!(with_lease(95), Ok(()));
+        assert_eq!(violated(with_lease(85)), "P8");
     }
 
     #[test]

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, HashMap};
 use super::Violation;
 use crate::history::event::{Event, Left, What};
 use crate::history::record::{Record, Stood};
+use crate::history::trouble::Troubles;
 
 /// **P4**: in the backend's own record the holds of a lock are disjoint and their tokens grow, and
-/// every grant and every clean release that a client saw stands in it.
+/// every grant and every clean release that a client saw stands in it. A grant that was under way when a session was
+/// ended by hand, or data lost, may have been taken before it was one.
 ///
 /// # Errors
 /// The first contradiction, within the record or between it and a client.
 pub fn check_record(events: &[Event], records: &[Record]) -> Result<(), Violation> {
+    let troubles = Troubles::of(events);
     let mut books: BTreeMap<&str, Book> = BTreeMap::new();
     for record in records {
         let book = books.entry(&record.name).or_default();
@@ -21,7 +24,11 @@ pub fn check_record(events: &[Event], records: &[Record]) -> Result<(), Violatio
         let book = books.get(event.name.as_str());
         let standing = |token: &u64| book.and_then(|book| book.ended.get(token)).copied();
         let wrong = match &event.what {
-            What::Granted { token, .. } if standing(token).is_none() => {
+            What::Granted { asked, token }
+                if standing(token).is_none()
+                    && !(troubles.undone(&event.name, *token, *asked))
+                        .is_some_and(|undone| undone <= event.at) =>
+            {
                 "a client was granted what the backend's record does not have"
             }
             What::Released {
@@ -78,6 +85,7 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::event::Trouble;
     use crate::history::sample::*;
 
     fn history() -> Vec<Event> {
@@ -98,6 +106,17 @@ mod tests {
     fn grant_that_is_not_in_the_record_is_found() {
         let records = [began(3), ended(3)];
         assert_eq!(violated(check_record(&history(), &records)), "P4");
+    }
+
+    #[test]
+    fn grant_that_a_loss_of_data_overtook_is_excused_and_no_other() {
+        let records = [began(3), ended(3)];
+        let lost = |since, at| trouble(at, "faults", Trouble::DataLost { since: ms(since) });
+        let with = |event| [granted(0, 10, "a", 3), granted(20, 30, "b", 7), event];
+        assert_eq!(check_record(&with(lost(28, 29)), &records), Ok(()));
+        for other in [lost(31, 32), lost(1, 2)] {
+            assert_eq!(violated(check_record(&with(other), &records)), "P4");
+        }
     }
 
     #[test]
