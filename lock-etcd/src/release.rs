@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use lock_core::{Claim, ErrorKind, Result};
+use etcd_client::KeyValue;
+use lock_core::{Claim, ErrorKind, Nonce, Result};
 
 use crate::book::Leaving;
 use crate::client::Client;
 use crate::connection::Stopped;
 use crate::lease::Lease;
-use crate::txn::{self, Answers, Put};
+use crate::record::Record;
+use crate::txn::{self, Answers, Held, Put};
 
 impl Client {
     /// Makes sure that `claim` neither holds nor waits, now and for ever; whether it held.
@@ -33,7 +35,7 @@ impl Client {
                     let mut found = self.read("release", txn).await?;
                     found.succeeded && (granted || was_first(&mut found, held.created)?)
                 }
-                Leaving::Bury { put, lease } => self.bury(&put, &lease).await?,
+                Leaving::Bury { put, lease } => self.bury(nonce, &put, &lease).await?,
             };
             self.book.left(nonce);
             return Ok(held);
@@ -42,7 +44,7 @@ impl Client {
 
     /// Makes sure that a request which was never answered can do nothing, and has done nothing;
     /// whether it had got the lock.
-    async fn bury(self: &Arc<Self>, put: &Put, lease: &Arc<Lease>) -> Result<bool> {
+    async fn bury(self: &Arc<Self>, nonce: Nonce, put: &Put, lease: &Arc<Lease>) -> Result<bool> {
         if !lease.shared {
             // Every copy of the request needs its lease.
             self.revoke_now(lease.id).await?;
@@ -62,7 +64,10 @@ impl Client {
                     lease.adopt(found.one()?.map_or(0, |kv| kv.version()));
                 }
                 let first = found.one()?;
-                let was_there = found.txn()?;
+                let was_there = match found.succeeded {
+                    true => found.txn()?,
+                    false => self.remove_put(nonce, found.one()?).await?,
+                };
                 Ok(was_there && first.is_some_and(|first| first.key() == put.key))
             }
             Err(stopped) if stopped.is_lease_gone() => {
@@ -71,6 +76,21 @@ impl Client {
             }
             Err(stopped) => Err(self.give_up_lease(lease, stopped).await),
         }
+    }
+
+    /// Removes what was found at a claim's key if it was put for `nonce`; whether it was.
+    async fn remove_put(&self, nonce: Nonce, found: Option<KeyValue>) -> Result<bool> {
+        let mine =
+            |kv: &KeyValue| Record::decode(kv.value()).is_some_and(|record| record.nonce == nonce);
+        let Some(own) = found.filter(mine) else {
+            return Ok(false);
+        };
+        let held = Held {
+            key: own.key().to_vec(),
+            created: own.create_revision(),
+        };
+        let left = self.read("release", txn::leave(&held, None)).await?;
+        Ok(left.succeeded)
     }
 
     /// Where the generation cannot be moved on though the server answers, the lease has to go, and

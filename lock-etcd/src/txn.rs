@@ -96,19 +96,19 @@ impl Put {
     /// what may have been put already: whatever is at this key with this lease, for the key is nobody
     /// else's until the claim is released. Reads who is at the head before that.
     pub(crate) fn bury(&self) -> Txn {
-        let undo = || {
-            let mine = Compare::lease(self.key.clone(), CompareOp::Equal, self.lease);
-            let delete = TxnOp::delete(self.key.clone(), None);
-            TxnOp::txn(Txn::new().when([mine]).and_then([delete]))
-        };
+        let mine = Compare::lease(self.key.clone(), CompareOp::Equal, self.lease);
+        let delete = TxnOp::delete(self.key.clone(), None);
+        let undo = TxnOp::txn(Txn::new().when([mine]).and_then([delete]));
         let options = PutOptions::new().with_lease(self.lease);
         let bump = TxnOp::put(self.generation_key.clone(), "", Some(options));
-        // Somebody else of this client has moved it on: that is as good.
+        // Somebody else of this client has moved it on: that is as good. Or this is a copy that comes
+        // late, and the key is another claim's by now: what is there is read, and nothing else.
         let look = TxnOp::get(self.generation_key.clone(), None);
+        let own = TxnOp::get(self.key.clone(), None);
         Txn::new()
             .when([self.same_generation()])
-            .and_then([bump, first(&self.name), undo()])
-            .or_else([look, first(&self.name), undo()])
+            .and_then([bump, first(&self.name), undo])
+            .or_else([look, first(&self.name), own])
     }
 }
 

@@ -71,6 +71,11 @@ impl Faulty {
         self.proxy.pass();
     }
 
+    /// Waits until the client has a connection again.
+    async fn connected(&self) {
+        eventually(|| async { self.one.inspect(&name("elsewhere")).await.ok() }).await;
+    }
+
     async fn release(&self, claim: &Claim) -> bool {
         // The connection may be being replaced; core repeats as well.
         eventually(|| async { self.one.release(claim).await.ok() }).await
@@ -177,6 +182,42 @@ async fn late_copy_of_a_release_does_not_free_the_next_hold_of_the_same_key() {
     faulty.deliver().await;
     let renewed = renew(&faulty.one, &grant).await;
     assert!(matches!(renewed, Renewal::Extended(_)), "{renewed:?}");
+}
+
+#[tokio::test]
+async fn late_copy_of_a_burial_does_not_free_the_next_hold_of_the_same_key() {
+    let faulty = Faulty::new().await;
+    let (lost, next) = (claim("a"), claim("a"));
+    faulty.held_back(faulty.one.try_acquire(&lost)).await;
+    faulty.held_back(faulty.one.release(&lost)).await;
+    assert!(!faulty.release(&lost).await);
+    let grant = hold(&faulty.one, &next).await;
+    assert_eq!(faulty.proxy.deliver_held(), 2);
+    faulty
+        .proxy
+        .until(SOON, |stats| stats.late_replies >= 2)
+        .await;
+    let other = soon(faulty.two.try_acquire(&claim("a"))).await;
+    assert!(other.expect("answered").is_none(), "two holders");
+    let renewed = renew(&faulty.one, &grant).await;
+    assert!(matches!(renewed, Renewal::Extended(_)), "{renewed:?}");
+}
+
+#[tokio::test]
+async fn burial_after_the_generation_has_moved_on_removes_what_was_put_and_says_so() {
+    let faulty = Faulty::new().await;
+    let (first, second) = (claim("a"), claim("b"));
+    faulty.reply_lost(faulty.one.try_acquire(&first)).await;
+    assert_eq!(look(&faulty.two, "a").await.holders[0].nonce, first.nonce);
+    // Another one that was not answered moves it on; the client does not hear that it did.
+    faulty.connected().await;
+    faulty.reply_lost(faulty.one.try_acquire(&second)).await;
+    faulty.connected().await;
+    faulty.reply_lost(faulty.one.release(&second)).await;
+    assert!(faulty.release(&first).await);
+    faulty.assert_free().await;
+    assert!(!faulty.release(&second).await);
+    assert_eq!(counted(faulty.server.leases()).len(), 1, "it is kept");
 }
 
 #[tokio::test]
