@@ -41,7 +41,7 @@
 //! | key | what | lives |
 //! |---|---|---|
 //! | `P/l/NAME/CLIENT/SLOT` | a holder or waiter; the oldest of a name holds. Text, separated by tabs: `distlock1`, nonce, base of the token, TTL in ms, ms since 1970 at its coming, `pid host label`. `SLOT` is a number behind `p` for a claim to which its own client has passed the lock on, behind `j` for all others | with the client's lease for that TTL |
-//! | `P/g/LEASE` | its version counts the requests on this lease that were given up unanswered, so that a late copy of one does nothing | with that lease |
+//! | `P/g/LEASE` | its version counts the requests on this lease that were given up unanswered, so that a late copy of one does nothing | with that lease; where it was not granted for certain, with another as long |
 //! | `P/b/CLIENT` | the nonce of a hold that an operator broke; read, then deleted | with the lease of the hold |
 //! | `P/f` | what is added to revisions to make tokens | for ever; only if a `fence_base` was ever given |
 //!

@@ -45,17 +45,24 @@ impl Client {
     /// Makes sure that a request which was never answered can do nothing, and has done nothing;
     /// whether it had got the lock.
     async fn bury(self: &Arc<Self>, nonce: Nonce, put: &Put, lease: &Arc<Lease>) -> Result<bool> {
-        if !lease.shared {
+        let granted = lease.confirmed().await.is_ok();
+        if granted && !lease.shared {
             // Every copy of the request needs its lease.
             self.revoke_now(lease.id).await?;
             self.lease_ended(lease, &[]);
             return Ok(false);
         }
+        // A lease that was not granted as far as is known may yet be, by a late copy as well: what keeps
+        // that of the request from winning needs another, for as long.
+        let ground = match granted {
+            true => lease.id,
+            false => self.lease_apart(lease.asked).await?,
+        };
         let put = Put {
             generation: lease.generation(),
             ..put.clone()
         };
-        match self.txn("release", put.bury(), self.by()).await {
+        match self.txn("release", put.bury(ground), self.by()).await {
             Ok(mut found) => {
                 if found.succeeded {
                     lease.adopt(put.generation + 1);
@@ -70,7 +77,7 @@ impl Client {
                 };
                 Ok(was_there && first.is_some_and(|first| first.key() == put.key))
             }
-            Err(stopped) if stopped.is_lease_gone() => {
+            Err(stopped) if granted && stopped.is_lease_gone() => {
                 self.lease_ended(lease, &[]);
                 Ok(false)
             }

@@ -339,6 +339,19 @@ pub(crate) async fn revoke(client: Arc<Client>, mut done: mpsc::UnboundedReceive
 }
 
 impl Client {
+    /// A new lease, which nobody keeps.
+    pub(crate) async fn lease_apart(&self, secs: u64) -> Result<i64> {
+        let secs = i64::try_from(secs).unwrap_or(i64::MAX);
+        let granting = |calls: &Calls| {
+            let mut leases = calls.lease();
+            async move { leases.grant(secs, None).await }
+        };
+        let granted = self.connection.call("release", self.by(), granting).await;
+        granted
+            .map(|granted| granted.id())
+            .map_err(|stopped| stopped.into_error("release"))
+    }
+
     /// Whether the lease is certainly not there any more.
     pub(crate) async fn revoke_now(&self, lease: i64) -> Result<()> {
         let revoking = |calls: &Calls| {

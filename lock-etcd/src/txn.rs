@@ -94,12 +94,13 @@ impl Put {
 
     /// Makes sure that no copy of this request wins any more: moves the generation on, and removes
     /// what may have been put already: whatever is at this key with this lease, for the key is nobody
-    /// else's until the claim is released. Reads who is at the head before that.
-    pub(crate) fn bury(&self) -> Txn {
+    /// else's until the claim is released. Reads who is at the head before that. The generation stays as
+    /// long as the lease `ground`.
+    pub(crate) fn bury(&self, ground: i64) -> Txn {
         let mine = Compare::lease(self.key.clone(), CompareOp::Equal, self.lease);
         let delete = TxnOp::delete(self.key.clone(), None);
         let undo = TxnOp::txn(Txn::new().when([mine]).and_then([delete]));
-        let options = PutOptions::new().with_lease(self.lease);
+        let options = PutOptions::new().with_lease(ground);
         let bump = TxnOp::put(self.generation_key.clone(), "", Some(options));
         // Somebody else of this client has moved it on: that is as good. Or this is a copy that comes
         // late, and the key is another claim's by now: what is there is read, and nothing else.

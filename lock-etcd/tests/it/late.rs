@@ -221,6 +221,29 @@ async fn burial_after_the_generation_has_moved_on_removes_what_was_put_and_says_
 }
 
 #[tokio::test]
+async fn late_copy_on_a_lease_whose_grant_is_late_as_well_does_not_win_after_the_release() {
+    for lease in [Lease::Kept, Lease::Fixed] {
+        let server = EtcdServer::start();
+        let far = Proxy::start_with(server.addr(), Protocol::Http2);
+        let near = Proxy::start_with(far.addr(), Protocol::Http2);
+        let one = hasty(through(&near), ms(1000)).await;
+        let key = keys_of("a").into_bytes();
+        near.hold_calls("Lease/LeaseGrant", |_| true);
+        far.hold_requests_matching(move |sent| sent.windows(key.len()).any(|part| part == key));
+        let claim = claim("a").with_lease(lease);
+        assert!(soon(one.try_acquire(&claim)).await.is_err(), "no answer");
+        assert!(!eventually(|| async { one.release(&claim).await.ok() }).await);
+        let revoked = || async { counted(server.requests()).contains_key("Lease/LeaseRevoke") };
+        eventually(|| async { revoked().await.then_some(()) }).await;
+        near.deliver_held();
+        near.until(SOON, |stats| stats.late_replies > 0).await;
+        assert!(far.deliver_held() > 0);
+        far.until(SOON, |stats| stats.late_replies > 0).await;
+        assert!(stored(&server, "a").is_empty(), "{lease:?}");
+    }
+}
+
+#[tokio::test]
 async fn release_of_a_claim_whose_reply_was_lost_says_that_it_held() {
     let faulty = Faulty::new().await;
     let claim = claim("a");
