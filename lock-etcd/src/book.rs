@@ -130,6 +130,15 @@ impl Book {
         self.held(nonce).is_some()
     }
 
+    /// Whether a break at `revision` concerns this nonce as core knows it, or will know it: the answer
+    /// to its request may come after the news. A later life of its key was not broken.
+    pub(crate) fn breaks(&self, nonce: Nonce, revision: i64) -> bool {
+        let pages = self.lock();
+        pages.entries.get(&nonce).is_some_and(|entry| {
+            !entry.leaving && entry.created.is_none_or(|created| created < revision)
+        })
+    }
+
     /// How many claims are registered, and how many watches there are.
     pub(crate) fn len(&self) -> (usize, usize) {
         let pages = self.lock();

@@ -425,7 +425,7 @@ impl Client {
     pub(crate) fn told_of_break(self: &Arc<Self>, message: &KeyValue) {
         let nonce = message.value_str().ok().and_then(|text| text.parse().ok());
         if let Some(nonce) = nonce
-            && self.book.holds(nonce)
+            && self.book.breaks(nonce, message.mod_revision())
         {
             self.tell(Event::Broken { nonce });
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use lock_conformance::fault::Proxy;
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
 use lock_core::{Backend, ErrorKind, Event, Reach};
 
@@ -226,6 +226,38 @@ async fn victim_of_a_break_is_told_at_once_and_its_inbox_is_emptied() {
     assert_eq!(told, Some(Event::Broken { nonce: held.nonce }));
     eventually(|| async { counted(server.keys()).is_empty().then_some(()) }).await;
     assert!(!soon(one.release(&held)).await.expect("answered"));
+}
+
+#[tokio::test]
+async fn victim_that_is_broken_before_it_has_heard_of_its_grant_is_told() {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Http2);
+    let (one, two) = (hasty(through(&proxy), SOON).await, client(&server).await);
+    let mut events = one.events();
+    let ttl = ms(6000);
+    let old = hold(&one, &claim_for("old", ttl)).await;
+    let aged = old.validity().expires_at().saturating_sub(ttl / 2);
+    lock_core::Clock::system().sleep_until(aged).await;
+    // The grant waits until the lease is whole again.
+    proxy.hold_calls("Lease/LeaseKeepAlive", |_| true);
+    let victim = claim_for("a", ttl);
+    let asking = acquire(&one, &victim);
+    let holder = eventually(|| async { look(&two, "a").await.holders.pop() }).await;
+    let broken = soon(two.break_hold(&victim.name, holder.token)).await;
+    assert!(broken.expect("answered"));
+    let inbox = || {
+        counted(server.keys())
+            .into_iter()
+            .find(|key| key.contains("/b/"))
+    };
+    eventually(|| async { inbox().is_none().then_some(()) }).await;
+    proxy.deliver_held();
+    let grant = granted(asking).await;
+    assert_eq!(grant.claim().nonce, victim.nonce);
+    let told = Event::Broken {
+        nonce: victim.nonce,
+    };
+    assert_eq!(soon(events.next()).await, Some(told));
 }
 
 #[tokio::test]
