@@ -125,9 +125,11 @@ impl Book {
         }
     }
 
-    /// Whether this nonce holds a lock, as far as core knows.
+    /// Whether core was given a lock for this nonce and has not given it back.
     pub(crate) fn holds(&self, nonce: Nonce) -> bool {
-        self.held(nonce).is_some()
+        let pages = self.lock();
+        let entry = pages.entries.get(&nonce);
+        entry.is_some_and(|entry| matches!(entry.stage, Stage::Held) && !entry.leaving)
     }
 
     /// Whether a break at `revision` concerns this nonce as core knows it, or will know it: the answer

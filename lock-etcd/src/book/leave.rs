@@ -138,12 +138,12 @@ impl Book {
         }
     }
 
-    /// Where a waiting claim stands, what it was written with, and on which lease; to be replaced.
+    /// Where a claim stands that waits, or has a grant that nobody has come for; to be replaced.
     pub(crate) fn waiting(&self, nonce: Nonce) -> Option<Held> {
         let pages = self.lock();
         let entry = pages.entries.get(&nonce).filter(|entry| !entry.leaving)?;
         match entry.stage {
-            Stage::Waiting(_) => entry.held(),
+            Stage::Waiting(_) | Stage::Granted(_) => entry.held(),
             _ => None,
         }
     }

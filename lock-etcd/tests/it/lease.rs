@@ -7,7 +7,7 @@ use std::task::{Context, Wake, Waker};
 use futures_util::StreamExt;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
-use lock_core::{ErrorKind, Event, Lease, Reach, Renewal};
+use lock_core::{ErrorKind, Event, Lease, Reach, Renewal, Replaced, Standing};
 
 use crate::fixture::*;
 
@@ -233,4 +233,37 @@ async fn lease_of_a_dropped_claim_goes_although_its_grant_is_answered_after_its_
     eventually(|| async { (revocations().await > 1).then_some(()) }).await;
     eventually(|| async { counted(server.leases()).is_empty().then_some(()) }).await;
     assert!(stored(&server, "a").is_empty());
+}
+
+#[tokio::test]
+async fn place_that_was_granted_already_is_handed_on_before_those_behind_it() {
+    let server = EtcdServer::start();
+    let (one, two, three) = (
+        client(&server).await,
+        client(&server).await,
+        client(&server).await,
+    );
+    let (first, waiting, behind, next) = (claim("a"), claim("a"), claim("a"), claim("a"));
+    hold(&two, &first).await;
+    queue(&one, &waiting).await.abort();
+    let task = queue(&three, &behind).await;
+    let mut acquiring = one.acquire(&waiting);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let polled = acquiring.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    assert!(soon(two.release(&first)).await.expect("released"));
+    eventually(|| async { woken.0.load(Ordering::Acquire).then_some(()) }).await;
+    // Its caller goes without having looked.
+    drop(acquiring);
+    let replaced = soon(one.replace(&waiting, &next)).await.expect("replaced");
+    assert!(
+        matches!(replaced, Replaced::Now(Standing::Granted(_))),
+        "{replaced:?}"
+    );
+    assert_eq!(look(&three, "a").await.holders[0].nonce, next.nonce);
+    assert!(!soon(one.release(&waiting)).await.expect("answered"));
+    assert!(!task.is_finished());
+    assert!(soon(one.release(&next)).await.expect("released"));
+    granted(task).await;
 }
