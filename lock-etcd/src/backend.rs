@@ -296,8 +296,13 @@ impl Backend for EtcdBackend {
     }
 
     async fn close(&self) -> Result<()> {
-        let unused = self.client.leases.end_unused();
-        let revoked = join_all(unused.iter().map(|lease| self.client.revoke_now(*lease))).await;
+        let client = &self.client;
+        let by = client.by();
+        let unused = client.leases.end_unused();
+        let revoked = join_all(unused.iter().map(|lease| client.revoke_now(*lease))).await;
+        // Those of claims that were released just now.
+        let others = client.leases.all_revoked();
+        client.connection.clock.timeout_at(by, others).await;
         self.stop();
         revoked.into_iter().collect()
     }

@@ -232,6 +232,8 @@ pub(crate) struct Leases {
     shared: Mutex<BTreeMap<u64, Arc<Lease>>>,
     /// What nobody needs any more.
     done: mpsc::UnboundedSender<i64>,
+    /// How many of those have not been revoked yet.
+    ending: watch::Sender<usize>,
 }
 
 /// A lease for a claim.
@@ -247,6 +249,7 @@ impl Leases {
             clock,
             shared: Mutex::default(),
             done,
+            ending: watch::Sender::new(0),
         }
     }
 
@@ -298,8 +301,21 @@ impl Leases {
 
     /// Has a lease revoked, now or soon.
     pub(crate) fn revoke(&self, id: i64) {
-        // Nobody revokes any more when the client is being closed.
+        self.ending.send_modify(|count| *count += 1);
+        // Nobody revokes any more when the client has been closed.
         let _ = self.done.send(id);
+    }
+
+    /// A lease that was to be revoked is, or cannot be.
+    pub(crate) fn revoked(&self) {
+        self.ending.send_modify(|count| *count -= 1);
+    }
+
+    /// Waits until no lease is to be revoked any more.
+    pub(crate) async fn all_revoked(&self) {
+        let mut ending = self.ending.subscribe();
+        // The sender lives as long as `self`.
+        let _ = ending.wait_for(|count| *count == 0).await;
     }
 
     /// Ends the shared leases that nobody has used for `patience`, or for two thirds of their TTL, and

@@ -333,8 +333,13 @@ pub(crate) async fn keep(client: Arc<Client>) {
 /// with its TTL.
 pub(crate) async fn revoke(client: Arc<Client>, mut done: mpsc::UnboundedReceiver<i64>) {
     while let Some(lease) = done.recv().await {
-        // Logged where it failed.
-        let _ = client.revoke_now(lease).await;
+        // One that is not answered holds up no other.
+        let client = Arc::clone(&client);
+        tokio::spawn(async move {
+            // Logged where it failed.
+            let _ = client.revoke_now(lease).await;
+            client.leases.revoked();
+        });
     }
 }
 

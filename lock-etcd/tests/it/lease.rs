@@ -267,3 +267,35 @@ async fn place_that_was_granted_already_is_handed_on_before_those_behind_it() {
     assert!(soon(one.release(&next)).await.expect("released"));
     granted(task).await;
 }
+
+#[tokio::test]
+async fn leases_of_fixed_claims_that_were_released_are_gone_when_the_client_has_closed() {
+    let server = EtcdServer::start();
+    let one = client(&server).await;
+    let hour = ms(3_600_000);
+    let fixed = |n: u32| claim_for(&n.to_string(), hour).with_lease(Lease::Fixed);
+    let claims: Vec<_> = (0..20).map(fixed).collect();
+    for claim in &claims {
+        hold(&one, claim).await;
+    }
+    for claim in &claims {
+        assert!(soon(one.release(claim)).await.expect("released"));
+    }
+    soon(one.close()).await.expect("closed");
+    assert_eq!(counted(server.leases()), [0_i64; 0]);
+}
+
+#[tokio::test]
+async fn revocation_without_an_answer_holds_up_no_other() {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Http2);
+    let one = hasty(through(&proxy), SOON * 3).await;
+    proxy.hold_calls("Lease/LeaseRevoke", |_| true);
+    for _ in 0..5 {
+        let claim = claim_for("a", ms(3_600_000)).with_lease(Lease::Fixed);
+        hold(&one, &claim).await;
+        assert!(soon(one.release(&claim)).await.expect("released"));
+    }
+    eventually(|| async { (counted(server.leases()).len() == 1).then_some(()) }).await;
+    assert_eq!(proxy.stats().held_requests, 1);
+}
