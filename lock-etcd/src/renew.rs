@@ -1,5 +1,6 @@
 //! Keeping leases: for the locks that core renews, and for those who wait.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use etcd_client::GetOptions;
 use futures_util::future::join_all;
 use lock_core::{BootInstant, Error, ErrorKind, Event, Grant, Nonce, Renewal, Result};
 use tokio::sync::{MutexGuard, mpsc};
+use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::connection::Stopped;
@@ -290,7 +292,11 @@ impl Batch {
 /// Renews the leases of waiters, and gives up what is idle, for as long as the client lives.
 pub(crate) async fn keep(client: Arc<Client>) {
     let clock = &client.connection.clock;
+    let (mut renewals, mut under_way) = (JoinSet::new(), HashSet::new());
     loop {
+        while let Some(Ok(lease)) = renewals.try_join_next() {
+            under_way.remove(&lease);
+        }
         let now = clock.now();
         let mut next = now + ROUND;
         for due in [
@@ -299,25 +305,19 @@ pub(crate) async fn keep(client: Arc<Client>) {
         ] {
             next = due.map_or(next, |due| next.min(due));
         }
-        let waited_on = client.book.waited_on();
-        let (due, later): (Vec<_>, Vec<_>) = waited_on
-            .into_iter()
-            .filter(|lease| !lease.is_over())
-            .filter_map(|lease| Some((lease.ages_at()?, lease)))
-            .partition(|(ages_at, _)| *ages_at <= now);
-        for (ages_at, _) in later {
-            next = next.min(ages_at);
-        }
-        let renewals = due.iter().map(|(_, lease)| client.extend(lease));
-        for (renewed, (_, lease)) in join_all(renewals).await.into_iter().zip(&due) {
-            let again = match renewed {
-                Ok(_) => lease.ages_at(),
-                Err(error) => {
-                    tracing::debug!(%error, "the lease of a waiter was not renewed");
-                    Some(clock.now() + RETRY)
+        for lease in client.book.waited_on() {
+            if lease.is_over() || under_way.contains(&lease.id) {
+                continue;
+            }
+            match lease.ages_at() {
+                Some(ages_at) if ages_at <= now => {
+                    under_way.insert(lease.id);
+                    // One that is not answered holds up no other.
+                    renewals.spawn(renew_waited_on(Arc::clone(&client), lease));
                 }
-            };
-            next = again.map_or(next, |again| next.min(again));
+                Some(ages_at) => next = next.min(ages_at),
+                None => {}
+            }
         }
         // However many begin to wait, they are not looked over more often than this.
         clock.sleep(LEAST_PAUSE).await;
@@ -325,8 +325,22 @@ pub(crate) async fn keep(client: Arc<Client>) {
             biased;
             () = clock.sleep_until(next) => {}
             () = client.book.lease_waited_on() => {}
+            Some(renewed) = renewals.join_next() => {
+                if let Ok(lease) = renewed {
+                    under_way.remove(&lease);
+                }
+            }
         }
     }
+}
+
+/// Renews the lease of a waiter; answers which one when it may be looked at again.
+async fn renew_waited_on(client: Arc<Client>, lease: Arc<Lease>) -> i64 {
+    if let Err(error) = client.extend(&lease).await {
+        tracing::debug!(%error, "the lease of a waiter was not renewed");
+        client.connection.clock.sleep(RETRY).await;
+    }
+    lease.id
 }
 
 /// Revokes leases that nobody needs, for as long as the client lives. One that cannot be revoked ends

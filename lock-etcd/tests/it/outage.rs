@@ -134,3 +134,48 @@ async fn waiter_whose_keep_alive_is_not_answered_keeps_its_place() {
     granted(waiting).await;
     assert!(!behind.is_finished());
 }
+
+/// `lease` as it stands in a request.
+fn in_a_request(lease: i64) -> Vec<u8> {
+    let mut rest = lease.cast_unsigned();
+    let mut bytes = Vec::new();
+    while rest > 0x7f {
+        bytes.push(u8::try_from(rest & 0x7f).expect("seven bits") | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(u8::try_from(rest).expect("seven bits"));
+    bytes
+}
+
+#[tokio::test]
+async fn keep_alive_that_is_not_answered_costs_no_place_on_another_lease() {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Http2);
+    let one = hasty(through(&proxy), SOON).await;
+    let two = client(&server).await;
+    for name in ["a", "b"] {
+        hold(&two, &claim_for(name, SOON * 3)).await;
+    }
+    let leases = || {
+        let mut leases = counted(server.leases());
+        leases.sort_unstable();
+        leases
+    };
+    let before = leases();
+    let long = queue(&one, &claim_for("a", ms(15_000))).await;
+    let silent = leases().into_iter().find(|lease| !before.contains(lease));
+    let silent = in_a_request(silent.expect("granted"));
+    let short = queue(&one, &claim_for("b", ms(2000))).await;
+    let before = leases();
+    proxy.hold_calls("Lease/LeaseKeepAlive", move |request| {
+        request.windows(silent.len()).any(|part| part == silent)
+    });
+    proxy.until(SOON, |stats| stats.held_requests == 1).await;
+    // As long as it takes until that one is asked for again, at most.
+    lock_core::Clock::system()
+        .sleep_until(now() + ms(4000))
+        .await;
+    assert_eq!(leases(), before);
+    long.abort();
+    short.abort();
+}
