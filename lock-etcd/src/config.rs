@@ -145,7 +145,8 @@ impl EtcdConfig {
         self
     }
 
-    /// Begins every key with `prefix` and a slash. Defaults to `distlock`.
+    /// Begins every key with `prefix` and a slash. Behind a slash no part of it may be `l`: there the
+    /// prefix before that has its locks. Defaults to `distlock`.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self

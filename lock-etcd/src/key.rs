@@ -169,6 +169,9 @@ pub(crate) fn prefix_refusal(prefix: &str) -> Option<&'static str> {
         Some("the prefix must neither begin nor end with a slash")
     } else if prefix.chars().any(char::is_control) {
         Some("the prefix must not contain control characters")
+    } else if prefix.split('/').skip(1).any(|part| part == "l") {
+        // Its keys would be among those of a lock of the prefix before that.
+        Some("the prefix must not contain /l/, which is where another prefix has its locks")
     } else {
         None
     }
@@ -234,10 +237,10 @@ mod tests {
 
     #[test]
     fn prefix_without_room_for_mistakes() {
-        for good in ["distlock", "team a/β"] {
+        for good in ["distlock", "team a/β", "l", "a/ll"] {
             assert!(prefix_refusal(good).is_none(), "{good}");
         }
-        for bad in ["", "/a", "a/", "a\nb"] {
+        for bad in ["", "/a", "a/", "a\nb", "a/l", "a/l/b"] {
             assert!(prefix_refusal(bad).is_some(), "{bad:?}");
         }
         assert!(prefix_refusal(&"x".repeat(257)).is_some());

@@ -150,3 +150,15 @@ async fn encrypted_connection_is_checked() {
     let error = plain.expect_err("it speaks TLS only");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
+
+#[tokio::test]
+async fn prefix_among_the_locks_of_another_is_refused() {
+    let server = EtcdServer::start();
+    let outer = connect(config(&server).with_prefix("team")).await;
+    let inner = config(&server).with_prefix("team/l/blue");
+    if let Ok(inner) = soon(inner.connect(context())).await {
+        hold(&inner, &claim("a")).await;
+        let tried = soon(outer.try_acquire(&claim("blue"))).await;
+        panic!("{tried:?} of a lock that nobody has");
+    }
+}
