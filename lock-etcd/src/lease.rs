@@ -133,7 +133,14 @@ impl Lease {
 
     /// Until when locks on it are valid; `None` as long as the server has not granted it.
     pub(crate) fn validity(&self) -> Option<Validity> {
-        self.lock().validity
+        let state = self.lock();
+        let validity = state.validity?;
+        if !self.shared {
+            return Some(validity);
+        }
+        // Other claims may renew it as well, and this one does not hear of that until the keeper comes,
+        // after a third and a little.
+        Some(validity.freed_by(validity.free_by() + state.ttl * 2 / 5))
     }
 
     /// Whether it may be there at `now`, as far as is known; true before it is granted.

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
-use lock_core::{Connect, ErrorKind, Event, Renewal};
+use lock_core::{ClientOptions, Connect, ErrorKind, Event, Locks, Released, Renewal};
 
 use crate::fixture::*;
 
@@ -178,4 +178,37 @@ async fn keep_alive_that_is_not_answered_costs_no_place_on_another_lease() {
     assert_eq!(leases(), before);
     long.abort();
     short.abort();
+}
+
+#[tokio::test]
+async fn lock_whose_release_is_not_answered_is_free_when_it_says_though_a_waiter_had_renewed_its_lease()
+ {
+    let server = EtcdServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Http2);
+    let two = client(&server).await;
+    hold(&two, &claim_for("b", SOON * 3)).await;
+    let options = ClientOptions::default().with_op_timeout(ms(500));
+    let one = Locks::open(through(&proxy), options).await.expect("opens");
+    let ttl = ms(9000);
+    let guard = soon(one.mutex("a").ttl(ttl).acquire())
+        .await
+        .expect("granted");
+    let wanted = one.mutex("b").ttl(ttl);
+    let waiting = tokio::spawn(async move { wanted.acquire().await });
+    // The waiter's renewal comes before that of the keeper.
+    let renewed = || {
+        let calls = proxy.calls();
+        calls.iter().any(|call| call.name == "Lease/LeaseKeepAlive")
+    };
+    eventually(|| async { renewed().then_some(()) }).await;
+    tokio::time::sleep(ms(15)).await;
+    proxy.black_hole();
+    let Released::Unknown { free_by } = soon(guard.release()).await.expect("answered") else {
+        panic!("answered");
+    };
+    eventually(|| async { stored(&server, "a").is_empty().then_some(()) }).await;
+    let slack = two.capabilities().expiry_slack;
+    let late = now().saturating_since(free_by);
+    assert!(late < slack, "{late:?} late");
+    waiting.abort();
 }
