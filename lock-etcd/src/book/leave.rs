@@ -96,9 +96,12 @@ impl Book {
     /// `next` is written over `waiting` and has its place.
     pub(crate) fn replaced(&self, waiting: Nonce, next: Nonce, now: BootInstant) {
         let mut pages = self.lock();
-        let Some(mut old) = pages.entries.remove(&waiting) else {
+        let place = |nonce| pages.entries.get(&nonce).and_then(|entry| entry.created);
+        let same = place(waiting) == place(next);
+        let Some(mut old) = same.then(|| pages.entries.remove(&waiting)).flatten() else {
             drop(pages);
-            // It was given up meanwhile, and the key that now served both of them with it.
+            // It was given up meanwhile, and the key that now served both of them with it. Or the server
+            // has lost that key, and it asks for another.
             self.not_replaced(next, true);
             return;
         };

@@ -1,9 +1,12 @@
 //! Servers that die, stop, or cannot be reached.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
 use lock_core::{ClientOptions, Connect, ErrorKind, Event, Locks, Released, Renewal};
+use lock_etcd::EtcdConfig;
 
 use crate::fixture::*;
 
@@ -211,4 +214,53 @@ async fn lock_whose_release_is_not_answered_is_free_when_it_says_though_a_waiter
     let late = now().saturating_since(free_by);
     assert!(late < slack, "{late:?} late");
     waiting.abort();
+}
+
+#[tokio::test]
+async fn replacement_that_is_answered_when_the_place_is_gone_leaves_nobody_in_the_queue() {
+    let server = EtcdServer::start();
+    let ways = [(); 2].map(|()| Proxy::start_with(server.addr(), Protocol::Http2));
+    let ports = ways.iter().map(|way| ("127.0.0.1", way.addr().port()));
+    let one = hasty(EtcdConfig::new(ports), SOON).await;
+    let two = client(&server).await;
+    let (held, waiting, next) = (claim("a"), claim("a"), claim("a"));
+    hold(&two, &held).await;
+    let holder = stored(&server, "a").remove(0);
+    queue(&one, &waiting).await.abort();
+    let (before, after) = match &ways {
+        [before, after] if before.stats().open > 0 => (before, after),
+        [after, before] => (before, after),
+    };
+    let asks_again = waiting.nonce.to_string();
+    after.hold_requests_matching(move |request| {
+        let nonce = asks_again.as_bytes();
+        request.windows(nonce.len()).any(|part| part == nonce)
+    });
+    before.hold_replies();
+    let replacing = tokio::spawn({
+        let (one, waiting, next) = (Arc::clone(&one), waiting.clone(), next.clone());
+        async move { one.replace(&waiting, &next).await }
+    });
+    // Written, and not answered. The client looks elsewhere, and the place is gone there.
+    let waits = || async {
+        look(&two, "a")
+            .await
+            .waiters
+            .pop()
+            .map(|waiter| waiter.nonce)
+    };
+    eventually(|| async { (waits().await == Some(next.nonce)).then_some(()) }).await;
+    for key in stored(&server, "a") {
+        if key != holder {
+            counted(server.cli(&["del", &key]));
+        }
+    }
+    after.until(SOON, |stats| stats.held_requests > 0).await;
+    before.release_replies();
+    let replaced = soon(replacing).await.expect("no panic");
+    after.deliver_held();
+    for claim in [&waiting, &next] {
+        soon(one.release(claim)).await.expect("released");
+    }
+    assert_eq!(stored(&server, "a"), [holder], "{replaced:?}");
 }
