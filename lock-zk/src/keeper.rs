@@ -19,8 +19,8 @@ use crate::node::LOCKS;
 use crate::open;
 use crate::session::{Phase, Session, is_terminal};
 
-/// So many heartbeats come in a tick: one counts after a tick and a part of one.
-const BEATS_IN_A_TICK: u32 = 2;
+/// So many heartbeats come in a tick: one counts after its answer, a tick and a part of one.
+const BEATS_IN_A_TICK: u32 = 4;
 /// A connection that does not answer is not asked without end.
 const MOST_BEATS: usize = 32;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

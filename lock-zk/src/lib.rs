@@ -46,10 +46,10 @@
 //! timeout is what the server grants: it may be more or less than what `session_timeout` asks for.
 //!
 //! A heartbeat is no validity: a follower that was cut off from the leader answers reads and pings while
-//! the leader lets the session expire. One counts, from before it was sent, once another that was sent a
-//! `tick` later on the same connection is answered through the leader. So about five eighths of the session
-//! timeout are left at any time, and this is what a guard shows. Whatever has not been confirmed for a
-//! whole session timeout is lost, whatever the servers say later.
+//! the leader lets the session expire. One counts, from before it was sent, once another that was sent on
+//! the same connection a `tick` after its answer is answered through the leader. So about five eighths of
+//! the session timeout are left at any time, and this is what a guard shows. Whatever has not been
+//! confirmed for a whole session timeout is lost, whatever the servers say later.
 //!
 //! # What it costs
 //!
@@ -62,7 +62,7 @@
 //! | a hand-off within a client | delete, create, getChildren in one round trip |
 //! | a release | wakes one waiter |
 //! | renewing one lock, or any number | one read |
-//! | a session | two `sync` a tick, and the client library's pings |
+//! | a session | four `sync` a tick, and the client library's pings |
 //!
 //! A try that finds the lock free and is then too late stands in the queue for one round trip. A waiter
 //! looks at the queue by itself now and then, the first every 0.75 s, the second half as often, and so on.

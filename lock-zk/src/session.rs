@@ -183,8 +183,9 @@ impl Session {
 
     /// Takes note that the heartbeat of `sent` was answered.
     pub(crate) fn heartbeat_answered(&self, sent: BootInstant) {
+        let heard = self.clock.now();
         let mut heartbeats = self.lock_heartbeats();
-        if heartbeats.answered(sent) {
+        if heartbeats.answered(sent, heard) {
             self.confirmed.send_replace(heartbeats.confirmed());
         }
     }

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::ZooKeeperServer;
 use lock_core::{
-    BootInstant, ClientOptions, Clock, Connect, ErrorKind, FenceGate, Guard, Locks, LossReason,
-    MemoryGate, Released,
+    Backend, BootInstant, ClientOptions, Clock, Connect, ErrorKind, FenceGate, Guard, Locks,
+    LossReason, MemoryGate, Released, Renewal,
 };
 use lock_zk::ZkConfig;
 use lock_zk::zookeeper_client as zk;
 
-use crate::fixture::{ROOT, config, config_of, context, eventually, ms, now, soon};
+use crate::fixture::{
+    self, ROOT, claim, config, config_of, connect, context, eventually, granted, ms, now, queue,
+    soon,
+};
 
 /// Longer than an election takes, or the start of a member on a machine that is busy.
 const SESSION: Duration = Duration::from_secs(20);
@@ -251,5 +255,47 @@ async fn holder_on_a_leader_that_is_cut_off_is_told_before_the_next_is_granted()
     assert!(
         matches!(lost, LossReason::Expired | LossReason::SessionEnded),
         "{lost:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_that_a_follower_hears_all_at_once_count_for_nothing_by_themselves() {
+    let server = ZooKeeperServer::builder().members(3).tick(ms(500)).start();
+    let leader = server.await_leader();
+    let follower = server.member((leader + 1) % 3);
+    let proxy = Proxy::start_with(follower.addr(), Protocol::Jute);
+    let session = ms(6_000);
+    let through = config_of(&[proxy.addr().port()]).with_session_timeout(session);
+    let a = connect(through).await;
+    let b = connect(config_of(&[server.member(leader).port()])).await;
+    let (one, two) = (claim("n"), claim("n"));
+    let grant = fixture::hold(&a, &one).await;
+    let waiting = queue(&b, &two).await;
+    let next = tokio::spawn(async {
+        granted(waiting).await;
+        now()
+    });
+    tokio::time::sleep(session / 2).await;
+    // Not so long that the client gives the connection up.
+    proxy.black_hole();
+    tokio::time::sleep(session * 11 / 20).await;
+    let mut validity = grant.validity();
+    let (healed, clock) = (now(), Clock::system());
+    proxy.heal();
+    // The follower passes on what it is asked, and is stopped before it tells whom it has heard of.
+    while now() < healed + ms(50) && validity.expires_at() < healed + session / 2 {
+        let renewing = clock.timeout(ms(50), a.renew(&[&grant])).await;
+        let renewed = renewing.and_then(|mut renewed| renewed.remove(0).ok());
+        if let Some(Renewal::Extended(longer)) = renewed {
+            validity = longer;
+        }
+    }
+    follower.pause();
+    let granted = next.await.expect("no panic");
+    follower.resume();
+    assert!(
+        validity.expires_at() <= granted,
+        "valid for {:?} after the next grant",
+        validity.expires_at().saturating_since(granted)
     );
 }
