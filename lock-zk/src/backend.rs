@@ -146,6 +146,7 @@ impl ZkBackend {
 
     /// Gives a claim up in the background.
     fn forget(&self, claim: &Claim) {
+        self.client.book.leaving(claim.nonce);
         tokio::spawn(keeper::insist(Arc::clone(&self.client), claim.nonce));
     }
 

@@ -141,6 +141,12 @@ impl Book {
         })
     }
 
+    /// What is being given up under this nonce; `None` also when it was asked for again since.
+    pub(crate) fn still_leaving(&self, nonce: Nonce) -> Option<Booked> {
+        let booked = self.get(nonce)?;
+        matches!(booked.standing, Standing::Leaving { .. }).then_some(booked)
+    }
+
     /// Gives the node of `waiting` to `next`, with its place; `None` when it does not wait.
     pub(crate) fn renamed(&self, waiting: Nonce, next: Nonce) -> Option<Arc<Node>> {
         let mut inner = self.lock();
@@ -152,6 +158,19 @@ impl Book {
         let node = Arc::clone(&entry.node);
         inner.entries.insert(next, entry);
         Some(node)
+    }
+
+    /// Nothing is left of what this nonce asked for with `node`; what it has asked for since stays.
+    pub(crate) fn left(&self, nonce: Nonce, node: &Arc<Node>) {
+        let mut inner = self.lock();
+        let same = inner
+            .entries
+            .get(&nonce)
+            .is_some_and(|entry| Arc::ptr_eq(&entry.node, node));
+        if same {
+            inner.set_end(nonce, None);
+            inner.entries.remove(&nonce);
+        }
     }
 
     /// Nothing of it is left.

@@ -11,7 +11,7 @@ use lock_core::{
 use tokio::sync::{mpsc, watch};
 use zookeeper_client as zk;
 
-use crate::book::{Book, Standing};
+use crate::book::{Book, Booked, Standing};
 use crate::config::{NodeAcl, ZkConfig};
 use crate::error::{Failure, foreign};
 use crate::fence::Fence;
@@ -470,11 +470,22 @@ impl Client {
         nonce: lock_core::Nonce,
         until: BootInstant,
     ) -> Result<bool, Failure> {
-        let Some(booked) = self.book.leaving(nonce) else {
-            return Ok(false);
-        };
+        match self.book.leaving(nonce) {
+            Some(booked) => self.give_up_booked(nonce, &booked, until).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Gives up what `nonce` asked for when it was booked like this, and nothing that it asked for since:
+    /// a claim whose session was lost joins the queue again under the same nonce.
+    pub(crate) async fn give_up_booked(
+        &self,
+        nonce: lock_core::Nonce,
+        booked: &Booked,
+        until: BootInstant,
+    ) -> Result<bool, Failure> {
         let withdrawn = self.withdraw(&booked.node, until).await?;
-        self.book.remove(nonce);
+        self.book.left(nonce, &booked.node);
         self.tidy.left(&booked.node.queue, self.now());
         let held = matches!(booked.standing, Standing::Leaving { held: true });
         Ok(held && withdrawn == Withdrawn::Now)

@@ -233,10 +233,14 @@ pub(crate) async fn end_holds(client: Arc<Client>) {
     }
 }
 
-/// Gives a claim up until that is confirmed.
+/// Gives a claim that is leaving up until that is confirmed.
 pub(crate) async fn insist(client: Arc<Client>, nonce: Nonce) {
     let mut pause = FIRST_PAUSE;
-    while let Err(failure) = client.give_up(nonce, client.patience()).await {
+    while let Some(booked) = client.book.still_leaving(nonce) {
+        let gave_up = client.give_up_booked(nonce, &booked, client.patience());
+        let Err(failure) = gave_up.await else {
+            return;
+        };
         debug!(%nonce, ?failure, "giving it up is tried again");
         client.context.clock.sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

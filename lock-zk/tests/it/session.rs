@@ -1,13 +1,17 @@
 //! Sessions: their ends, and what comes after.
 
+use std::sync::Arc;
+
+use lock_conformance::fault::jute::request;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::ZooKeeperServer;
 use lock_core::{Backend, Event, LossReason, Renewal};
 use lock_core::{ClientOptions, Locks, Reach};
+use lock_zk::ZkBackend;
 
 use crate::fixture::{
-    ROOT, claim, claim_for, client, config, config_of, connect, event, eventually, granted, hold,
-    kill, lock_nodes, look, ms, now, queue, renew, soon,
+    ROOT, claim, claim_for, client, config, config_of, connect, context, event, eventually,
+    granted, hold, kill, lock_nodes, look, ms, now, queue, renew, soon,
 };
 
 #[tokio::test]
@@ -63,6 +67,62 @@ async fn waiter_whose_session_is_lost_joins_again_in_the_next_one() {
     granted(waiting).await;
     assert!(soon(b.release(&two)).await.expect("answered"));
     assert!(lock_nodes(&server).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiters_whose_time_ran_out_between_two_sessions_keep_what_they_are_granted_in_the_third() {
+    const WAITERS: u32 = 8;
+    let server = ZooKeeperServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Jute);
+    let session = ms(2_000);
+    let mut hasty = context();
+    hasty.op_timeout = ms(1_000);
+    let through = config_of(&[proxy.addr().port()]).with_session_timeout(session);
+    let a = client(&server).await;
+    let b = eventually(|| async {
+        let connecting = ZkBackend::connect(through.clone(), hasty.clone());
+        Box::pin(connecting).await.ok().map(Arc::new)
+    })
+    .await;
+    let mut waiting = Vec::new();
+    for number in 0..WAITERS {
+        let name = format!("n{number}");
+        // Each one's time is over at another moment.
+        let (one, two) = (claim(&name), claim_for(&name, session + number * ms(250)));
+        hold(&a, &one).await;
+        let acquiring = queue(&b, &two).await;
+        waiting.push((one, two, acquiring));
+    }
+    // In the second session they ask for nodes, and hear nothing until their TTL is over.
+    proxy.hold_requests_matching(|message| {
+        request(message).is_some_and(|asked| asked.name == "create2" && asked.path.contains("/l/"))
+    });
+    kill(&server, b.session_id()).await;
+    eventually(|| async { (proxy.stats().held_requests > 0).then_some(()) }).await;
+    proxy.refuse();
+    tokio::time::sleep(session * 4).await;
+    proxy.discard_held();
+    for (one, ..) in &waiting {
+        assert!(soon(a.release(one)).await.expect("answered"));
+    }
+    proxy.accept();
+    let mut grants = Vec::new();
+    for (_, _, acquiring) in waiting {
+        grants.push(granted(acquiring).await);
+    }
+    // Whatever was to give them up has tried that again by then.
+    for _ in 0..20 {
+        for grant in &grants {
+            let left = grant.validity().expires_at().saturating_since(now());
+            let renewed = renew(&b, grant).await;
+            assert!(
+                matches!(renewed, Renewal::Extended(_)),
+                "taken away while it was valid for {left:?}"
+            );
+        }
+        tokio::time::sleep(ms(100)).await;
+    }
+    assert_eq!(lock_nodes(&server).len(), grants.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
