@@ -233,9 +233,10 @@ impl Client {
                     let position = match position {
                         Ok(position) => position,
                         Err(error) => {
-                            // A refusal leaves nothing behind.
-                            let _ = self.give_up(claim.nonce, until).await;
-                            return Err(error);
+                            // A refusal leaves nothing behind: while that is not certain, it is none.
+                            let gave_up = self.give_up(claim.nonce, until).await;
+                            let unsure = |_| Failure::Unknown(None).into_error(op);
+                            return Err(gave_up.err().map_or(error, unsure));
                         }
                     };
                     return Ok(Joined {

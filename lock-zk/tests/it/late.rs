@@ -6,11 +6,11 @@ use std::time::Duration;
 use lock_conformance::fault::jute::is_request;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::ZooKeeperServer;
-use lock_core::{Backend, ErrorKind};
+use lock_core::{Backend, ClientOptions, ErrorKind, Locks};
 use lock_zk::{ZkBackend, ZkConfig};
 
 use crate::fixture::{
-    claim, client, config_of, context, eventually, granted, hold, lock_nodes, ms, queue,
+    ROOT, claim, client, config_of, context, eventually, granted, hold, lock_nodes, ms, queue,
     quiet_server, soon,
 };
 
@@ -232,4 +232,22 @@ async fn create_that_arrives_at_the_member_which_its_session_has_left_makes_no_n
         assert_eq!(lock_nodes(&server).len(), 1, "a ghost");
         assert!(soon(b.release(&two)).await.expect("answered"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_of_a_request_that_is_refused_is_removed_also_when_its_removal_is_not_answered() {
+    let (server, proxy) = start();
+    let options = ClientOptions::default().with_op_timeout(ms(1_000));
+    let locks = Locks::open(through(&proxy), options);
+    let locks = soon(locks).await.expect("opens");
+    for path in ["/l", "/l/n", "/l/n/not-a-request"] {
+        let path = format!("{ROOT}{path}");
+        server.create(&path, &[]).expect("made");
+    }
+    proxy.hold_requests_matching(|message| is_request(message, "delete"));
+    let refused = soon(locks.mutex("n").acquire()).await;
+    refused.expect_err("not a queue");
+    assert!(proxy.stats().held_requests > 0);
+    proxy.discard_held();
+    eventually(|| async { (lock_nodes(&server).len() == 1).then_some(()) }).await;
 }
