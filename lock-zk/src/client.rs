@@ -303,7 +303,12 @@ impl Client {
             Err(Failure::Refused(zk::Error::NoNode)) => {
                 make_container(session, handle, &self.config, LOCKS, until).await?;
             }
-            Err(failure) => return Err(failure),
+            // It only matters where there is none: somebody else may have made it just now.
+            Err(failure) => {
+                if let Some(Made::Refused(_)) = self.settled(node, until).await {
+                    return Err(failure);
+                }
+            }
         }
         Ok(look.ok().map(|(children, _)| children))
     }

@@ -1,11 +1,18 @@
 //! Rights: the least that a user needs, and what is refused.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lock_conformance::fault::jute::request;
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::ZooKeeperServer;
 use lock_core::{Backend, ErrorKind};
 use lock_zk::NodeAcl;
 use lock_zk::zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Permission};
 
-use crate::fixture::{ROOT, claim, config, connect, granted, hold, queue, raw, refused, soon};
+use crate::fixture::{
+    ROOT, acquire, claim, config, config_of, connect, eventually, granted, hold, lock_nodes, queue,
+    raw, refused, soon,
+};
 
 /// A root on which the user `app` has these rights, made by somebody else.
 async fn root_with(server: &ZooKeeperServer, rights: Permission) -> Client {
@@ -86,4 +93,41 @@ async fn nodes_are_the_creators_own_with_credentials_and_everybodys_without() {
             .await
             .expect("answered")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_may_make_no_parent_joins_one_that_another_has_made_just_now() {
+    let server = ZooKeeperServer::start();
+    let admin = raw(&server).await;
+    soon(admin.auth("digest", b"admin:admin"))
+        .await
+        .expect("logged in");
+    let everybody = Acl::new(Permission::READ, AuthId::anyone());
+    let acls = [everybody, Acl::new(Permission::ALL, AuthId::authed())];
+    for path in ["", "/c"] {
+        server.create(&format!("{ROOT}{path}"), &[]).expect("made");
+    }
+    let options = CreateMode::Persistent.with_acls(Acls::new(&acls));
+    soon(admin.create(&format!("{ROOT}/l"), &[], &options))
+        .await
+        .expect("made");
+    let full = config(&server).with_credentials("admin", "admin");
+    let full = connect(full.with_acl(NodeAcl::Open)).await;
+    let proxy = Proxy::start_with(server.addr(), Protocol::Jute);
+    let least = connect(config_of(&[proxy.addr().port()])).await;
+    // What it asks when it has heard that there is no parent.
+    let parents = AtomicU32::new(0);
+    proxy.hold_requests_matching(move |message| {
+        let parent = request(message).is_some_and(|asked| asked.path.ends_with("/l/n"));
+        parent && parents.fetch_add(1, Ordering::Relaxed) == 2
+    });
+    let (one, two) = (claim("n"), claim("n"));
+    let waiting = acquire(&least, &two);
+    eventually(|| async { (proxy.stats().held_requests > 0).then_some(()) }).await;
+    hold(&full, &one).await;
+    assert!(proxy.deliver_held() > 0);
+    eventually(|| async { (lock_nodes(&server).len() == 2).then_some(()) }).await;
+    assert!(soon(full.release(&one)).await.expect("answered"));
+    granted(waiting).await;
+    assert!(soon(least.release(&two)).await.expect("answered"));
 }
