@@ -159,8 +159,8 @@ fn read_base(data: &[u8]) -> Result<u64, Failure> {
         .ok()
         .and_then(|text| text.parse().ok());
     base.ok_or_else(|| {
-        Failure::Refused(zk::Error::UnexpectedError(
-            "the fence base of this root is no number".to_owned(),
+        Failure::Refused(zk::Error::BadArguments(
+            &"the fence base of this root is no number",
         ))
     })
 }

@@ -1,11 +1,12 @@
 //! Tokens: the transaction that made the node, lifted by the fence base.
 
 use lock_conformance::servers::ZooKeeperServer;
-use lock_core::Backend;
+use lock_core::{Backend, ErrorKind};
 use lock_zk::{Fence, ZkBackend};
 
 use crate::fixture::{
-    ROOT, claim, client, config, context, granted, hold, lock_nodes, look, queue, raw, soon,
+    ROOT, claim, client, config, context, granted, hold, lock_nodes, look, queue, raw, refused,
+    soon,
 };
 
 #[tokio::test]
@@ -83,4 +84,13 @@ async fn tokens_grow_although_the_parent_is_made_anew_and_its_counter_with_it() 
         let parent = format!("{ROOT}/l/n");
         server.delete(&parent).expect("empty");
     }
+}
+
+#[tokio::test]
+async fn base_that_is_no_number_is_not_taken_for_silence() {
+    let server = ZooKeeperServer::start();
+    for (path, data) in [("", &b""[..]), ("/base", b"many")] {
+        server.create(&format!("{ROOT}{path}"), data).expect("made");
+    }
+    assert_eq!(refused(config(&server)).await, ErrorKind::Invalid);
 }
