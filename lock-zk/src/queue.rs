@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lock_core::{Claim, Reach, Result};
+use tokio::sync::OwnedSemaphorePermit;
 use zookeeper_client as zk;
 
 use crate::client::{Client, Position};
@@ -35,6 +36,8 @@ struct Ahead {
     /// Whether that is the holder's: when it goes, nobody else is ahead.
     holds: bool,
     gone: BoxFuture<'static, zk::WatchedEvent>,
+    /// `None` where the session has no room for another watch: then only looks tell.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// What ended a wait for the node ahead.
@@ -115,6 +118,7 @@ impl Client {
                     let _ = session.quiet(self.patience()).await;
                 }
                 Woken::Changed => ahead = None,
+                Woken::LookAgain if watched.room.is_none() => ahead = None,
                 Woken::LookAgain => {}
             }
         }
@@ -149,6 +153,14 @@ impl Client {
         let until = self.patience();
         let handle = session.handle(until).await?;
         let path = format!("{}/{next}", node.queue);
+        let Some(room) = session.room_to_watch(&path) else {
+            return Ok(Ahead {
+                node: next.to_owned(),
+                holds: false,
+                gone: std::future::pending().boxed(),
+                room: None,
+            });
+        };
         // Not `exists`, which would leave a watch behind on a node that has gone.
         let watch = handle.get_and_watch_data(&path);
         let (_, _, watcher) = session.answer(until, watch).await?;
@@ -156,6 +168,7 @@ impl Client {
             node: next.to_owned(),
             holds: false,
             gone: watcher.changed().boxed(),
+            room: Some(room),
         })
     }
 

@@ -3,17 +3,22 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lock_core::{BootInstant, Claim, Clock, Validity};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 use zookeeper_client as zk;
 
 use crate::alarm::Alarm;
 use crate::error::Failure;
 use crate::heartbeat::Heartbeats;
+
+/// So many bytes of paths are watched at most. On a new connection the client library sets all watches
+/// again, in requests of 128 KiB; the answer to a second one it takes for an answer to nothing, and gives
+/// the connection up, again and again.
+const WATCHED: usize = 96 * 1024;
 
 /// Whether a session can be asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +51,9 @@ pub(crate) struct Session {
     /// Rings when the fence base has changed.
     pub(crate) base_node: Alarm,
     base: AtomicU64,
+    /// How long the client library's root is, and how many bytes of paths may still be watched.
+    root: usize,
+    watched: Arc<Semaphore>,
     /// How often the alarms have been set again.
     pub(crate) settled: watch::Sender<u64>,
 }
@@ -66,6 +74,8 @@ impl Session {
             timeout: client.session_timeout(),
             tick,
             state: client.state_watcher(),
+            root: client.path().len(),
+            watched: Arc::new(Semaphore::new(WATCHED)),
             handle: Mutex::new(Some(client)),
             phase: watch::Sender::new(Phase::Up),
             heartbeats: Mutex::new(Heartbeats::new(opened, tick)),
@@ -237,6 +247,12 @@ impl Session {
             quiet = self.clock.timeout_at(until, quiet) => quiet.ok_or(Failure::Unknown(None)),
             () = self.ended() => Err(Failure::Unknown(Some(zk::Error::SessionExpired))),
         }
+    }
+
+    /// Room for a watch on `path`, for as long as that is watched; `None` when there is none.
+    pub(crate) fn room_to_watch(&self, path: &str) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(self.root + path.len()).ok()?;
+        Arc::clone(&self.watched).try_acquire_many_owned(bytes).ok()
     }
 
     /// What is added to a node's transaction id to make a token. Good while the session is quiet.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use lock_conformance::fault::jute::is_request;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::ZooKeeperServer;
-use lock_core::{Backend, ClientOptions, ErrorKind, Locks};
+use lock_core::{Backend, ClientOptions, ErrorKind, Locks, Renewal};
 use lock_zk::{ZkBackend, ZkConfig};
 
 use crate::fixture::{
-    ROOT, claim, client, config_of, context, eventually, granted, hold, lock_nodes, ms, queue,
-    quiet_server, soon,
+    ROOT, claim, client, config_of, connect, context, eventually, granted, hold, lock_nodes, ms,
+    queue, quiet_server, renew, soon,
 };
 
 /// Short enough that a connection which is silent is soon given up: at three fifths.
@@ -250,4 +250,32 @@ async fn node_of_a_request_that_is_refused_is_removed_also_when_its_removal_is_n
     assert!(proxy.stats().held_requests > 0);
     proxy.discard_held();
     eventually(|| async { (lock_nodes(&server).len() == 1).then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_waits_for_many_long_names_comes_back_in_the_same_session() {
+    const WAITERS: usize = 60;
+    let (server, proxy) = start();
+    let a = client(&server).await;
+    let b = connect(config_of(&[proxy.addr().port()])).await;
+    let session = b.session_id();
+    let held = claim("held");
+    let grant = hold(&b, &held).await;
+    let mut waiting = Vec::new();
+    for number in 0..WAITERS {
+        // Three bytes each in the name of a node.
+        let name = format!("{}{number}", "\u{e9}".repeat(500));
+        let (one, two) = (claim(&name), claim(&name));
+        hold(&a, &one).await;
+        waiting.push((one, queue(&b, &two).await));
+    }
+    proxy.reset();
+    let renewed = || async { b.renew(&[&grant]).await.remove(0).ok() };
+    assert!(matches!(eventually(renewed).await, Renewal::Extended(_)));
+    for (one, waiting) in waiting {
+        assert!(soon(a.release(&one)).await.expect("answered"));
+        granted(waiting).await;
+    }
+    assert_eq!(b.session_id(), session);
+    assert!(matches!(renew(&b, &grant).await, Renewal::Extended(_)));
 }
