@@ -148,6 +148,11 @@ async fn raise_base(
             Ok(()) => return Ok(()),
             // Another client has raised it meanwhile.
             Err(Failure::Refused(zk::Error::BadVersion | zk::Error::NodeExists)) => {}
+            // Somebody has removed it meanwhile, or the root.
+            Err(Failure::Refused(zk::Error::NoNode)) => {
+                let whole = handle.clone().chroot("/").unwrap_or_else(|same| same);
+                session.answer(until, make_root(&whole, config)).await?;
+            }
             Err(failure) => return Err(failure),
         }
     }
@@ -177,7 +182,7 @@ pub(crate) async fn settle(
     let base = async {
         match session.base_node.is_quiet() {
             true => Ok(()),
-            false => settle_base(session, &handle, until).await,
+            false => settle_base(session, &handle, config, until).await,
         }
     };
     let own = async {
@@ -194,6 +199,7 @@ pub(crate) async fn settle(
 async fn settle_base(
     session: &Session,
     handle: &zk::Client,
+    config: &ZkConfig,
     until: BootInstant,
 ) -> Result<(), Failure> {
     for _ in 0..TRIES {
@@ -202,6 +208,15 @@ async fn settle_base(
                 session.set_base(read_base(&data)?);
                 session.base_node.set(watcher);
                 return Ok(());
+            }
+            // Somebody has removed it: whoever comes later must not hand out smaller tokens than we have.
+            Err(Failure::Refused(zk::Error::NoNode)) if session.base() > 0 => {
+                match raise_base(session, config, session.base(), until).await {
+                    Ok(()) => continue,
+                    // Who may not make it goes on without.
+                    Err(Failure::Refused(zk::Error::NoAuth)) => {}
+                    Err(failure) => return Err(failure),
+                }
             }
             Err(Failure::Refused(zk::Error::NoNode)) => {}
             Err(failure) => return Err(failure),

@@ -5,8 +5,8 @@ use lock_core::{Backend, ErrorKind};
 use lock_zk::{Fence, ZkBackend};
 
 use crate::fixture::{
-    ROOT, claim, client, config, context, granted, hold, lock_nodes, look, queue, raw, refused,
-    soon,
+    ROOT, claim, client, config, context, eventually, granted, hold, lock_nodes, look, queue, raw,
+    refused, soon,
 };
 
 #[tokio::test]
@@ -93,4 +93,33 @@ async fn base_that_is_no_number_is_not_taken_for_silence() {
         server.create(&format!("{ROOT}{path}"), data).expect("made");
     }
     assert_eq!(refused(config(&server)).await, ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn base_that_somebody_removes_is_put_back_by_those_who_know_it() {
+    let server = ZooKeeperServer::start();
+    let mut context = context();
+    context.fence_base = 1 << 40;
+    let lifted = ZkBackend::connect(config(&server), context)
+        .await
+        .expect("connects");
+    let base = format!("{ROOT}/base");
+    let mut last = 0;
+    for all in [false, true] {
+        let one = claim("n");
+        let large = soon(lifted.acquire(&one)).await.expect("granted");
+        assert!(large.token().get() > last);
+        assert!(soon(lifted.release(&one)).await.expect("answered"));
+        match all {
+            false => server.delete(&base),
+            true => server.wipe(),
+        }
+        .expect("removed");
+        eventually(|| async { server.nodes(ROOT).ok()?.contains(&base).then_some(()) }).await;
+        let plain = client(&server).await;
+        let two = claim("n");
+        last = hold(&plain, &two).await.token().get();
+        assert!(last > large.token().get(), "{last} after {}", large.token());
+        assert!(soon(plain.release(&two)).await.expect("answered"));
+    }
 }
