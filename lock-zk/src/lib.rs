@@ -65,7 +65,7 @@
 //! | a session | four `sync` a tick, and the client library's pings |
 //!
 //! A try that finds the lock free and is then too late stands in the queue for one round trip. A waiter
-//! looks at the queue by itself now and then, the first every 0.75 s, the second half as often, and so on.
+//! looks at the queue by itself now and then, the first every 0.75 s, the second half as often, and so on, and each at least twice in a session timeout.
 //! Only that wakes those who wait where the client has no room for another watch: it watches 96 KiB of paths
 //! at a time, which are a thousand locks or so.
 //!

@@ -16,7 +16,8 @@ use crate::session::{Phase, Session};
 
 /// How often the first waiter looks whether it has missed its turn; the second half as often, and so on.
 const LOOK: Duration = Duration::from_millis(750);
-/// The longest that a waiter goes without a look.
+/// The longest that a waiter goes without a look; half a session, and so half of any TTL, where that is
+/// less.
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// After a look that failed.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -174,7 +175,8 @@ impl Client {
 
     async fn woken(&self, session: &Session, watched: &mut Ahead, count: usize) -> Woken {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let net = LOOK.saturating_mul(count).min(LONGEST_LOOK);
+        let longest = LONGEST_LOOK.min(session.timeout() / 2);
+        let net = LOOK.saturating_mul(count).min(longest);
         tokio::select! {
             biased;
             () = session.ended() => Woken::Over,

@@ -1,11 +1,13 @@
 //! Waiting: order, places that are given up, and places that change hands.
 
+use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::ZooKeeperServer;
 use lock_core::{Backend, Replaced, Standing};
 use lock_zk::zookeeper_client::{Acls, CreateMode};
 
 use crate::fixture::{
-    ROOT, claim, client, eventually, granted, hold, lock_nodes, look, ms, queue, raw, soon,
+    ROOT, claim, claim_for, client, config_of, connect, eventually, granted, hold, lock_nodes,
+    look, ms, now, queue, raw, soon,
 };
 
 #[tokio::test]
@@ -145,4 +147,34 @@ async fn waiter_is_granted_after_its_watch_was_dropped_and_set_again() {
     let waiting = queue(&b, &two).await;
     assert!(soon(a.release(&one)).await.expect("answered"));
     granted(waiting).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notification_that_is_lost_behind_many_others_costs_less_than_the_ttl() {
+    const AHEAD: usize = 14;
+    let server = ZooKeeperServer::start();
+    let proxy = Proxy::start_with(server.addr(), Protocol::Jute);
+    let session = ms(3_000);
+    let last = connect(config_of(&[proxy.addr().port()]).with_session_timeout(session)).await;
+    let mut ahead = Vec::new();
+    for _ in 0..AHEAD {
+        let (a, one) = (client(&server).await, claim("n"));
+        let acquiring = crate::fixture::acquire(&a, &one);
+        let place = ahead.len() + 1;
+        eventually(|| async { (lock_nodes(&server).len() == place).then_some(()) }).await;
+        ahead.push((a, one, acquiring));
+    }
+    let mine = claim_for("n", session);
+    let waits = server.watches().expect("counted");
+    let waiting = queue(&last, &mine).await;
+    eventually(|| async { (server.watches().expect("counted") > waits).then_some(()) }).await;
+    proxy.drop_pushes();
+    for (a, one, acquiring) in ahead {
+        granted(acquiring).await;
+        assert!(soon(a.release(&one)).await.expect("answered"));
+    }
+    let free = now();
+    granted(waiting).await;
+    let idle = now().saturating_since(free);
+    assert!(idle < session, "free for {idle:?}");
 }
