@@ -22,6 +22,9 @@
 //! * A session that comes to a member with a smaller `maxSessionTimeout` than its own timeout is shortened
 //!   to that, and the client library does not tell. So give all members the same, and before it is
 //!   lowered (by `tickTime`, perhaps: it is 20 of them unless set) lower the clients' `session_timeout`.
+//! * A lock's node that is deleted by hand, and not by breaking the hold, is missed at the next look or
+//!   renewal only, a waiter's as well as a holder's: until then two may believe in the lock. The tokens
+//!   still grow.
 //! * Looking and breaking add the fence base of now to a transaction. A hold that was granted before the
 //!   base was raised is shown, and broken, by the larger token; its guard keeps the one it was given.
 //!
