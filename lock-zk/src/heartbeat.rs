@@ -55,6 +55,15 @@ impl Heartbeats {
         self.confirmed > before
     }
 
+    /// When to send the heartbeat that is planned for `planned`: a moment later, where it counts an older
+    /// one then.
+    pub(crate) fn due(&self, planned: BootInstant) -> BootInstant {
+        let counts = self.answered.front().map(|oldest| oldest.heard + self.tick);
+        counts
+            .filter(|counts| (planned..planned + self.tick / 4).contains(counts))
+            .unwrap_or(planned)
+    }
+
     /// The connection has gone: what it answered is not confirmed by another one.
     pub(crate) fn disconnected(&mut self) {
         self.answered.clear();
@@ -99,6 +108,16 @@ mod tests {
         assert_eq!(beats.confirmed(), at(1000));
         assert!(beats.answered(at(1500), at(1510)));
         assert_eq!(beats.confirmed(), at(1350));
+    }
+
+    #[test]
+    fn heartbeat_waits_a_moment_where_it_counts_another_one_then() {
+        let mut beats = beats();
+        assert_eq!(beats.due(at(1150)), at(1150));
+        beats.answered(at(1050), at(1060));
+        assert_eq!(beats.due(at(1150)), at(1160));
+        assert_eq!(beats.due(at(1170)), at(1170));
+        assert_eq!(beats.due(at(1100)), at(1100));
     }
 
     #[test]

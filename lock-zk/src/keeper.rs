@@ -20,7 +20,7 @@ use crate::open;
 use crate::session::{Phase, Session, is_terminal};
 
 /// So many heartbeats come in a tick: one counts after its answer, a tick and a part of one.
-const BEATS_IN_A_TICK: u32 = 4;
+const BEATS_IN_A_TICK: u32 = 2;
 /// A connection that does not answer is not asked without end.
 const MOST_BEATS: usize = 32;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -79,6 +79,7 @@ async fn keep_alive(client: &Client, session: &Session) {
     loop {
         let deadline = session.deadline();
         let up = session.phase() == Phase::Up;
+        let due = session.heartbeat_due(next_beat);
         tokio::select! {
             biased;
             () = session.ended() => return,
@@ -109,7 +110,7 @@ async fn keep_alive(client: &Client, session: &Session) {
                     broken = true;
                 }
             }
-            () = clock.sleep_until(next_beat), if up && beats.len() < MOST_BEATS => {
+            () = clock.sleep_until(due), if up && beats.len() < MOST_BEATS => {
                 let sent = clock.now();
                 next_beat = sent + every;
                 if let Ok(handle) = session.handle(sent).await {

@@ -65,7 +65,7 @@
 //! | a hand-off within a client | delete, create, getChildren in one round trip |
 //! | a release | wakes one waiter |
 //! | renewing one lock, or any number | one read |
-//! | a session | four `sync` a tick, and the client library's pings |
+//! | a session | two `sync` a tick, and the client library's pings |
 //!
 //! A try that finds the lock free and is then too late stands in the queue for one round trip. A waiter
 //! looks at the queue by itself now and then, the first every 0.75 s, the second half as often, and so on, and each at least twice in a session timeout.

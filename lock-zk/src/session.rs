@@ -191,6 +191,11 @@ impl Session {
         }
     }
 
+    /// When the heartbeat is to be sent that is planned for `planned`.
+    pub(crate) fn heartbeat_due(&self, planned: BootInstant) -> BootInstant {
+        self.lock_heartbeats().due(planned)
+    }
+
     /// Takes note that the heartbeat of `sent` was answered.
     pub(crate) fn heartbeat_answered(&self, sent: BootInstant) {
         let heard = self.clock.now();
