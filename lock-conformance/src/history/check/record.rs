@@ -22,12 +22,14 @@ pub fn check_record(events: &[Event], records: &[Record]) -> Result<(), Violatio
     }
     for event in events {
         let book = books.get(event.name.as_str());
+        let overtaken = |token, asked| {
+            let undone = troubles.undone(&event.name, token, asked);
+            undone.is_some_and(|undone| undone <= event.at)
+        };
         let standing = |token: &u64| book.and_then(|book| book.ended.get(token)).copied();
         let wrong = match &event.what {
             What::Granted { asked, token }
-                if standing(token).is_none()
-                    && !(troubles.undone(&event.name, *token, *asked))
-                        .is_some_and(|undone| undone <= event.at) =>
+                if standing(token).is_none() && !overtaken(*token, *asked) =>
             {
                 "a client was granted what the backend's record does not have"
             }
