@@ -20,7 +20,7 @@
 //!
 //! | key | type | what | TTL |
 //! |---|---|---|---|
-//! | `P:{pNN}:l:NAME` | hash | the `last` token, which is the holder's as long as there is one, and the holder (`holder` its nonce, `expires`, `since`, `lease`, `provisional`, `inbox`, `identity`) | the lease and `fence_retention`; after the release `fence_retention` |
+//! | `P:{pNN}:l:NAME` | hash | the `last` token, which is the holder's as long as there is one, and the holder (`holder` its nonce, `expires`, `since`, `lease`, `provisional`, `inbox`, `identity`) | the lease and `fence_retention`; after the release `fence_retention`, or until the server's clock is past `last` |
 //! | `P:{pNN}:q:NAME` | sorted set | the nonces of the waiters, by order of arrival | the longest lease of a waiter and 1 s |
 //! | `P:{pNN}:w:NAME` | hash | for each waiting nonce, separated by tabs: end and length of its lease, claim window, ttl, token floor, begin of its wait, inbox, identity | as `q` |
 //! | `P:{pNN}:t:NONCE` | string | tombstone: a late copy of a request of this nonce must not win | 2 min |

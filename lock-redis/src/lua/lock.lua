@@ -3,7 +3,7 @@
 -- A script is some of the files here, one after another; scripts.rs says which. It is called with
 --   KEYS     three for each lock (l, q, w), then what the script says
 --   ARGV[1]  floor: every new token is larger
---   ARGV[2]  retention: ms for which the last token outlives the hold
+--   ARGV[2]  retention: ms for which the last token outlives the hold, at the least
 --   ARGV[3]  claim: ms of a hand-off's lease
 --   ARGV[4]… what the script says
 --
@@ -27,6 +27,13 @@ local floor, retention = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 -- The largest number up to which a double, and so Lua, counts in ones.
 local LARGEST_TOKEN = 9007199254740991
+
+-- Keeps the record of a lock for `lease` ms and its last token for longer: for the retention, and until
+-- the clock is past that token. It is not while a base, or a clock that was set back, holds it behind.
+local function keep(lock, lease)
+  local ahead = math.floor((lock.last - now) / 1000) + 1
+  redis.call('PEXPIRE', lock.l, lease + math.max(retention, ahead))
+end
 
 -- Reads a lock. Answers nil and the error when one of its keys is of another type.
 -- `queueing`: the caller is going to write into the queue, unless it gets the lock.
@@ -56,7 +63,7 @@ local function open(l, q, w, queueing)
     local latest = now + lock.lease * 1000
     if lock.expires > latest then
       lock.expires = latest
-      redis.call('PEXPIRE', l, lock.lease + retention)
+      keep(lock, lock.lease)
       redis.call('HSET', l, 'expires', latest)
     end
     lock.live = lock.expires > now
@@ -75,13 +82,13 @@ local function grant(lock, nonce, who, lease, provisional)
   redis.call('HSET', lock.l, 'last', token, 'holder', nonce, 'expires', lock.expires, 'lease', lease,
     'provisional', provisional and '1' or '0', 'since', now, 'inbox', who.inbox,
     'identity', who.identity)
-  redis.call('PEXPIRE', lock.l, lease + retention)
+  keep(lock, lease)
 end
 
 -- Forgets the holder; the last token stays for a while.
 local function clear(lock)
   redis.call('HDEL', lock.l, 'holder', 'expires', 'lease', 'provisional', 'since', 'inbox', 'identity')
-  redis.call('PEXPIRE', lock.l, retention)
+  keep(lock, 0)
   lock.holder, lock.live = nil, false
 end
 

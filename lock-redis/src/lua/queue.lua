@@ -155,7 +155,7 @@ end
 -- Starts the lease of the holder again.
 local function extend(lock, lease, provisional)
   -- First what no full memory refuses.
-  redis.call('PEXPIRE', lock.l, lease + retention)
+  keep(lock, lease)
   lock.lease, lock.expires, lock.provisional = lease, now + lease * 1000, provisional
   redis.call('HSET', lock.l, 'expires', lock.expires, 'lease', lease,
     'provisional', provisional and '1' or '0')

@@ -127,6 +127,34 @@ async fn last_token_outlives_the_hold_for_its_retention_only() {
 }
 
 #[tokio::test]
+async fn last_token_is_not_forgotten_before_the_clock_is_past_it() {
+    let server = RedisServer::start();
+    let ahead = server_time(&server) + HOUR_US;
+    // A token from a clock that stood an hour ahead and was set back.
+    let [holder, ..] = keys("stepped");
+    server
+        .cli(&["HSET", &holder, "last", &ahead.to_string()])
+        .expect("set");
+    server.cli(&["PEXPIRE", &holder, "60000"]).expect("set");
+    for (text, base) in [("based", ahead), ("stepped", 0)] {
+        let mut last = 0;
+        for _ in 0..2 {
+            // A client that has seen nothing yet.
+            let mut context = context();
+            context.fence_base = base;
+            let config = config(&server).with_fence_retention(ms(1000));
+            let backend = config.connect(context).await.expect("connects");
+            let claim = claim(text);
+            let token = hold(&backend, &claim).await.token().get();
+            assert!(token > last, "{text}: {token} after {last}");
+            last = token;
+            assert!(soon(backend.release(&claim)).await.expect("released"));
+            tokio::time::sleep(ms(1300)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn lease_from_a_clock_that_was_set_back_ends_after_its_own_length() {
     let server = RedisServer::start();
     let (one, two) = (client(&server).await, client(&server).await);
