@@ -8,7 +8,7 @@ pub(crate) fn of_command(op: &'static str, source: RedisError) -> Error {
     let kind = match kind_of(&source) {
         Meaning::Denied => ErrorKind::Denied,
         Meaning::Foreign => ErrorKind::WrongType,
-        Meaning::Refused => ErrorKind::Unavailable,
+        Meaning::Refused | Meaning::Follower => ErrorKind::Unavailable,
         Meaning::Broken => ErrorKind::Indeterminate,
         Meaning::Unfit => ErrorKind::Unsupported,
         Meaning::Odd => ErrorKind::Protocol,
@@ -21,7 +21,7 @@ pub(crate) fn of_connecting(source: RedisError) -> Error {
     let kind = match kind_of(&source) {
         Meaning::Denied => ErrorKind::Denied,
         Meaning::Foreign => ErrorKind::WrongType,
-        Meaning::Refused | Meaning::Broken => ErrorKind::Unavailable,
+        Meaning::Refused | Meaning::Follower | Meaning::Broken => ErrorKind::Unavailable,
         Meaning::Unfit => ErrorKind::Unsupported,
         // Answers to HELLO and SELECT: a password where none is set, a database that is not there.
         Meaning::Odd => match source.detail() {
@@ -36,7 +36,7 @@ pub(crate) fn of_connecting(source: RedisError) -> Error {
 
 /// Whether the connection is of no more use after this error.
 pub(crate) fn breaks_connection(error: &RedisError) -> bool {
-    matches!(kind_of(error), Meaning::Broken)
+    matches!(kind_of(error), Meaning::Broken | Meaning::Follower)
 }
 
 /// Whether the server does not have the script that it was asked to run.
@@ -62,6 +62,9 @@ enum Meaning {
     /// The server answered that it did not run the command. Our scripts are refused whole: they
     /// read before they write, and a script that has written is let finish.
     Refused,
+    /// Refused by a replica: after a failover this connection leads to nobody who will ever run it, and
+    /// a new one, to the same address, perhaps to whoever leads now.
+    Follower,
     /// The connection broke: the command may have run.
     Broken,
     /// The server does not speak RESP3, or has the key on another node of its cluster.
@@ -77,12 +80,9 @@ fn kind_of(error: &RedisError) -> Meaning {
         Kind::Io | Kind::Parse => Meaning::Broken,
         Kind::RESP3NotSupported => Meaning::Unfit,
         Kind::Server(
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ReadOnly
-            | ServerErrorKind::TryAgain,
+            ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain,
         ) => Meaning::Refused,
+        Kind::Server(ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly) => Meaning::Follower,
         Kind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Meaning::Unfit,
         _ => match error.code() {
             // Over RESP3 a wrong password is one of the codes that the crate does not know.
@@ -109,14 +109,11 @@ fn of_script(detail: &str) -> Meaning {
     .any(|text| detail.contains(text))
     {
         Meaning::Denied
-    } else if [
-        "OOM command not allowed",
-        "-READONLY ",
-        "-MISCONF ",
-        "-NOREPLICAS ",
-    ]
-    .iter()
-    .any(|refusal| detail.contains(refusal))
+    } else if detail.contains("-READONLY ") {
+        Meaning::Follower
+    } else if ["OOM command not allowed", "-MISCONF ", "-NOREPLICAS "]
+        .iter()
+        .any(|refusal| detail.contains(refusal))
     {
         Meaning::Refused
     } else {

@@ -411,3 +411,17 @@ async fn hold_outlives_a_connection_that_falls_silent() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn client_of_a_server_that_was_made_a_replica_goes_to_the_one_that_leads() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::start(old.addr());
+    let backend = connect(through(&proxy)).await;
+    hold(&backend, &claim("a")).await;
+    // A failover behind one address, on which nobody closes the connections to the old leader.
+    proxy.redirect(new.addr());
+    old.cli(&["REPLICAOF", "127.0.0.1", &new.port().to_string()])
+        .expect("set");
+    eventually(|| async { backend.try_acquire(&claim("b")).await.ok().flatten() }).await;
+    assert!(!is_free(&client(&new).await, "b").await);
+}
