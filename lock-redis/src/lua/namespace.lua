@@ -6,6 +6,8 @@
 
 local stored = redis.call('GET', KEYS[1])
 if not stored or stored == ARGV[4] then
+  -- First what no full memory refuses: who holds a lock has to come back for it.
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
   redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5])
   return ARGV[4]
 end

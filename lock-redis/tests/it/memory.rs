@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use lock_conformance::fault::Proxy;
 use lock_conformance::servers::RedisServer;
 use lock_core::{ErrorKind, Reach, Renewal};
 
@@ -43,6 +44,22 @@ async fn full_server_refuses_new_locks_but_renews_releases_and_hands_on() {
         .cli(&["CONFIG", "SET", "maxmemory", "0"])
         .expect("set");
     hold(&one, &claim("b")).await;
+}
+
+#[tokio::test]
+async fn full_server_lets_a_holder_come_back_that_has_lost_its_connection() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.addr());
+    let backend = connect(through(&proxy)).await;
+    let claim = claim("a");
+    let grant = hold(&backend, &claim).await;
+    server
+        .cli(&["CONFIG", "SET", "maxmemory", "1"])
+        .expect("set");
+    proxy.reset();
+    let renewed = eventually(|| async { backend.renew(&[&grant]).await.remove(0).ok() }).await;
+    assert!(matches!(renewed, Renewal::Extended(_)));
+    assert!(soon(backend.release(&claim)).await.expect("released"));
 }
 
 #[tokio::test]
