@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::client::Client;
 use crate::config::RedisConfig;
 use crate::connection::Connection;
-use crate::error::{invalid, protocol};
+use crate::error::{invalid, protocol, stopped_half_way};
 use crate::inbox::{Inbox, Outcome, TOMBSTONE};
 use crate::key::{Keys, partition};
 use crate::place;
@@ -155,7 +155,10 @@ impl Backend for RedisBackend {
         client
             .inbox
             .taken(claim.nonce, client.connection.clock.now());
-        granted.map_err(|error| error.with_name(&claim.name))
+        match granted {
+            Ok(granted) => Ok(granted),
+            Err(error) => Err(self.refusal(claim, error.with_name(&claim.name)).await),
+        }
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant> {
@@ -172,7 +175,7 @@ impl Backend for RedisBackend {
                 client
                     .inbox
                     .taken(claim.nonce, client.connection.clock.now());
-                return Err(error.with_name(&claim.name));
+                return Err(self.refusal(claim, error.with_name(&claim.name)).await);
             }
         }
         loop {
@@ -385,6 +388,18 @@ impl Backend for RedisBackend {
 }
 
 impl RedisBackend {
+    /// What a claim that failed with `error` is answered. A refusal leaves nothing behind: while that is
+    /// not certain, it is none.
+    async fn refusal(&self, claim: &Claim, error: Error) -> Error {
+        if !stopped_half_way(&error) || self.release(claim).await.is_ok() {
+            return error;
+        }
+        Error::new(ErrorKind::Indeterminate, "acquire")
+            .with_name(&claim.name)
+            .with_detail(error.to_string())
+            .with_source(error)
+    }
+
     fn stop(&self) {
         for task in &self.tasks {
             task.abort();

@@ -44,6 +44,16 @@ pub(crate) fn is_no_script(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
+/// Whether the command was a script that a missing right has stopped half way: what it had written stays.
+pub(crate) fn stopped_half_way(error: &Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<RedisError>())
+        .is_some_and(|source| {
+            let detail = source.detail().unwrap_or_default();
+            matches!(of_script(detail), Meaning::Denied)
+        })
+}
+
 /// An answer that this version does not understand.
 pub(crate) fn protocol(op: &'static str, detail: impl Into<String>) -> Error {
     Error::new(ErrorKind::Protocol, op).with_detail(detail)

@@ -99,3 +99,24 @@ async fn user_without_a_right_is_denied_and_the_right_named() {
         assert_eq!(error.kind(), ErrorKind::Denied, "{right}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn user_who_is_denied_half_way_leaves_nothing_behind() {
+    let line = documented_user();
+    // The place is in the queue when the server gets to these.
+    for right in ["+zrank", "+pttl"] {
+        assert!(line.contains(right), "{right}: {line}");
+        let server = RedisServer::builder()
+            .acl_user(&line.replace(right, ""))
+            .start();
+        let backend = connect(config(&server).with_credentials(Some("app"), "secret")).await;
+        hold(&backend, &claim("a")).await;
+        let error = soon(backend.acquire(&claim("a")))
+            .await
+            .expect_err("denied");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{right}: {error:?}");
+        let [_, queue, waiters] = keys("a");
+        let left = server.cli(&["EXISTS", &queue, &waiters]).expect("answers");
+        assert_eq!(left, "0", "{right}");
+    }
+}
