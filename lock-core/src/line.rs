@@ -394,9 +394,13 @@ impl Line {
             Some(Ok(Renewal::Extended(validity))) if validity.expires_at() > shared.clock.now() => {
                 Ok(grant.confirmed(validity))
             }
+            Some(Ok(Renewal::Gone)) => Err(never_was(Error::new(ErrorKind::Lost, "acquire"))),
+            // That the question was not heard does not say that the lock is not held.
+            Some(Err(error)) if error.kind() == ErrorKind::Unavailable => {
+                Err(unconfirmed.with_source(error))
+            }
             Some(Err(error)) => Err(error),
-            Some(Ok(_)) => Err(never_was(Error::new(ErrorKind::Lost, "acquire"))),
-            None => Err(unconfirmed),
+            Some(Ok(Renewal::Extended(_))) | None => Err(unconfirmed),
         }
     }
 

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use lock_conformance::fault::Proxy;
 use lock_conformance::servers::RedisServer;
-use lock_core::{Connect, ErrorKind, Event, Locks, Reach, Registry, Renewal};
+use lock_core::{ClientOptions, Connect, ErrorKind, Event, Locks, Reach, Registry, Renewal};
 use lock_redis::RedisConfig;
 
 use crate::fixture::*;
@@ -424,4 +424,35 @@ async fn client_of_a_server_that_was_made_a_replica_goes_to_the_one_that_leads()
         .expect("set");
     eventually(|| async { backend.try_acquire(&claim("b")).await.ok().flatten() }).await;
     assert!(!is_free(&client(&new).await, "b").await);
+}
+
+#[tokio::test]
+async fn grant_that_could_not_be_confirmed_is_not_said_to_be_no_lock() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.addr());
+    let other = client(&server).await;
+    let config = through(&proxy).with_claim(TTL);
+    let locks = Locks::open(config, ClientOptions::default())
+        .await
+        .expect("connects");
+    let theirs = claim("a");
+    hold(&other, &theirs).await;
+    let mutex = locks.mutex("a").fixed();
+    let waits = tokio::spawn(async move { mutex.acquire().await });
+    eventually(|| async { (!look(&other, "a").await.waiters.is_empty()).then_some(()) }).await;
+
+    // Handed on, and from then on every write is refused.
+    proxy.hold_replies();
+    assert!(soon(other.release(&theirs)).await.expect("released"));
+    server
+        .cli(&["CONFIG", "SET", "min-replicas-to-write", "1"])
+        .expect("set");
+    proxy.release_replies();
+    let error = soon(waits).await.expect("no panic").expect_err("refused");
+    assert_eq!(look(&other, "a").await.holders.len(), 1);
+    assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
+    server
+        .cli(&["CONFIG", "SET", "min-replicas-to-write", "0"])
+        .expect("set");
+    eventually(|| async { is_free(&other, "a").await.then_some(()) }).await;
 }
