@@ -11,6 +11,8 @@ end
 
 local broken = 0
 if lock.live and lock.last == tonumber(ARGV[4]) then
+  -- A server that refuses to write must not tell the holder of a break that it refused.
+  begin(lock)
   local inbox = redis.call('HGET', lock.l, 'inbox')
   redis.call('PUBLISH', inbox, table.concat({ 'broken', lock.holder, whole(lock.last) }, '\t'))
   lock.live = false

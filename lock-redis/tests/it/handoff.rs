@@ -308,6 +308,24 @@ async fn broken_holder_is_told_and_the_next_waiter_served() {
 }
 
 #[tokio::test]
+async fn holder_is_not_told_of_a_break_that_was_refused() {
+    use futures_util::{FutureExt, StreamExt};
+    let server = RedisServer::start();
+    let (one, two) = (client(&server).await, client(&server).await);
+    let mut events = one.events();
+    let held = hold(&one, &claim("a")).await;
+    server
+        .cli(&["CONFIG", "SET", "min-replicas-to-write", "1"])
+        .expect("set");
+    soon(two.break_hold(&name("a"), held.token()))
+        .await
+        .expect_err("refused");
+    // What was pushed before this answer is here with it.
+    assert_eq!(look(&one, "a").await.holders.len(), 1);
+    assert_eq!(events.next().now_or_never(), None);
+}
+
+#[tokio::test]
 async fn contended_section_costs_two_scripts_and_turns_are_fair() {
     const CLIENTS: usize = 8;
     const SECTIONS: usize = 40;
