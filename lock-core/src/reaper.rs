@@ -1,8 +1,10 @@
 //! What makes sure that a nonce which nobody wants any more neither holds nor waits.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tracing::{debug, warn};
 
 use crate::claim::Claim;
@@ -39,14 +41,19 @@ async fn insist(shared: &Shared, claim: &Claim) {
     let give_up = clock.now() + claim.ttl.saturating_mul(2) + shared.outage_limit;
     let mut pause = FIRST_PAUSE;
     loop {
-        let releasing = shared.backend.release(claim);
-        match clock.timeout(shared.op_timeout, releasing).await {
-            Some(Ok(_)) => {
+        let releasing = AssertUnwindSafe(async { shared.backend.release(claim).await });
+        match clock
+            .timeout(shared.op_timeout, releasing.catch_unwind())
+            .await
+        {
+            Some(Ok(Ok(_))) => {
                 debug!(%name, %nonce, "orphan cleaned up");
                 return;
             }
             // Whatever the error is, it may or may not have happened.
-            Some(Err(error)) => debug!(%name, %nonce, %error, "cleaning up failed"),
+            Some(Ok(Err(error))) => debug!(%name, %nonce, %error, "cleaning up failed"),
+            // Nobody else would try again.
+            Some(Err(_)) => debug!(%name, %nonce, "cleaning up panicked"),
             None => debug!(%name, %nonce, "cleaning up was not answered"),
         }
         if clock.now() >= give_up {

@@ -274,6 +274,18 @@ async fn panic_of_the_backend_in_a_renewal_loses_no_lock() {
 }
 
 #[tokio::test]
+async fn panic_of_the_backend_in_a_cleanup_leaves_no_ghost() {
+    let faulty = Faulty::new();
+    let (locks, observer) = (faulty.open().await, faulty.open_plain().await);
+    let guard = locks.mutex("a").ttl(LONG_TTL).acquire().await;
+    faulty
+        .plan
+        .next("release", &[Fault::BlackHole, Fault::Panic]);
+    drop(guard.expect("free"));
+    at_rest(&locks, &observer, "a").await;
+}
+
+#[tokio::test]
 async fn grant_that_was_said_to_have_ended_before_it_was_answered_is_asked_about() {
     let faulty = Faulty::new();
     let (locks, operator) = (faulty.open().await, faulty.open_plain().await);
