@@ -195,9 +195,10 @@ impl Guard {
             // The caller may have gone; the hold itself knows.
             let _ = reply.send(keeper::renew_now(&shared, &hold).await);
         });
-        answer
-            .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, "renew").with_name(self.name())))
+        answer.await.unwrap_or_else(|_| {
+            let kind = self.client.shared.unheard(ErrorKind::Indeterminate);
+            Err(Error::new(kind, "renew").with_name(self.name()))
+        })
     }
 
     /// Gives the lock back and says what became of it.

@@ -208,7 +208,17 @@ impl Shared {
         });
         answer
             .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed, op)))
+            .unwrap_or_else(|_| Err(Error::new(self.unheard(unanswered), op)))
+    }
+
+    /// What a call ends with that was dropped without a word: the client has ended, or the backend has
+    /// panicked and may have done it or not.
+    pub(crate) fn unheard(&self, unanswered: ErrorKind) -> ErrorKind {
+        if self.is_closing() {
+            ErrorKind::Closed
+        } else {
+            unanswered
+        }
     }
 
     pub(crate) fn begin_closing(&self) {

@@ -286,6 +286,32 @@ async fn panic_of_the_backend_in_a_cleanup_leaves_no_ghost() {
 }
 
 #[tokio::test]
+async fn panic_of_the_backend_in_a_call_is_not_taken_for_a_closed_client() {
+    let faulty = Faulty::new();
+    let locks = faulty.open().await;
+    let guard = locks.mutex("a").acquire().await.expect("free");
+    for op in ["inspect", "break_hold", "renew"] {
+        faulty.plan.next(op, &[Fault::Panic]);
+    }
+    let error = locks.inspect("a").await.expect_err("it panicked");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let broken = locks.break_hold("a", guard.token()).await;
+    let error = broken.expect_err("it panicked");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Indeterminate,
+        "it may have happened"
+    );
+    let error = guard.renew().await.expect_err("it panicked");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Indeterminate,
+        "it may have happened"
+    );
+    guard.check().expect("still held");
+}
+
+#[tokio::test]
 async fn grant_that_was_said_to_have_ended_before_it_was_answered_is_asked_about() {
     let faulty = Faulty::new();
     let (locks, operator) = (faulty.open().await, faulty.open_plain().await);
