@@ -102,6 +102,7 @@ impl FileBackend {
             config.dir.clone(),
             config.mode,
             config.retention,
+            context.fence_base,
             context.clock.clone(),
         ));
         Self {
@@ -266,11 +267,11 @@ async fn keep_looking(
     tokio::join!(told, by_the_clock);
 }
 
-async fn keep_swept(dir: PathBuf, mode: u32, retention: Duration, clock: Clock) {
+async fn keep_swept(dir: PathBuf, mode: u32, retention: Duration, fence_base: u64, clock: Clock) {
     loop {
         let work = spawn_blocking({
             let dir = dir.clone();
-            move || sweep_if_due(&dir, mode, retention)
+            move || sweep_if_due(&dir, mode, retention, fence_base)
         });
         match work.await {
             Ok(Ok(_)) => {}

@@ -23,6 +23,7 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Book {
     held: HashMap<Nonce, Held>,
+    fence_base: u64,
     floor: u64,
 }
 
@@ -30,13 +31,14 @@ impl Book {
     pub(crate) fn new(fence_base: u64) -> Self {
         Self {
             held: HashMap::new(),
+            fence_base,
             floor: fence_base,
         }
     }
 
     /// The token after `last`. Remembered: whatever becomes of the files, this client's tokens grow.
     pub(crate) fn next_token(&mut self, last: u64) -> Result<FencingToken> {
-        let token = token::next(last, self.floor, token::wall_micros())?;
+        let token = token::next(last, self.floor, token::seed(self.fence_base))?;
         self.floor = token.get();
         Ok(token)
     }

@@ -101,8 +101,8 @@ impl FileConfig {
         self
     }
 
-    /// How long the file of an unused lock is kept, and its last token with it; on the wall clock.
-    /// Afterwards tokens grow by the wall clock alone. 1 s to 30 days; defaults to 10 minutes.
+    /// How long the file of an unused lock is kept, and its last token with it; on the wall clock, and at least
+    /// until that has passed the token. Afterwards tokens grow by the wall clock alone. 1 s to 30 days; defaults to 10 minutes.
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self

@@ -11,7 +11,7 @@
 //! | crash | the lock is free when the last descriptor of its file is closed: at once after a kill |
 //! | order of waiters | none |
 //! | waiting | woken by the kernel (inotify, where it has an instance to spare) when a holder closes its file; looks again at most every 250 ms |
-//! | tokens | `max(last + 1, wall clock in µs, largest this client has seen + 1)` |
+//! | tokens | `max(last + 1, fence base + wall clock in µs, largest this client has seen + 1)` |
 //!
 //! # In the directory
 //! | file | |

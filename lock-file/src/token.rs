@@ -4,13 +4,19 @@ use std::time::UNIX_EPOCH;
 
 use lock_core::{FencingToken, Result};
 
-/// `max(last + 1, wall clock in µs, floor + 1)`.
+/// `max(last + 1, seed, floor + 1)`.
 ///
 /// `last` is what the lock's file remembers, `floor` the largest this client has seen or was given as
-/// its base. The wall clock makes tokens grow when the file has been swept, and after a crash of the
-/// machine that lost its last change.
-pub(crate) fn next(last: u64, floor: u64, wall_micros: u64) -> Result<FencingToken> {
-    FencingToken::new(last.max(floor).saturating_add(1).max(wall_micros))
+/// its base. The [`seed`] makes tokens grow when the file has been swept, and after a crash of the machine
+/// that lost its last change.
+pub(crate) fn next(last: u64, floor: u64, seed: u64) -> Result<FencingToken> {
+    FencingToken::new(last.max(floor).saturating_add(1).max(seed))
+}
+
+/// What a token is larger than, whatever else is known: the wall clock, lifted above the base, so that tokens
+/// above the base grow as well when the file has been swept.
+pub(crate) fn seed(fence_base: u64) -> u64 {
+    fence_base.saturating_add(wall_micros())
 }
 
 /// The wall clock in µs since 1970.

@@ -1,8 +1,11 @@
 //! Tokens across clients, sweeps and crashes.
 
 use std::fs;
+use std::time::Duration;
 
-use crate::fixture::{Fixture, take};
+use lock_core::ClientOptions;
+
+use crate::fixture::{Fixture, take, until};
 
 #[tokio::test]
 async fn token_in_the_file_counts_when_it_is_ahead_of_the_clock() {
@@ -30,6 +33,22 @@ async fn token_of_a_client_grows_although_the_files_are_removed() {
     let token = first.token();
     first.release().await.expect("an answer");
     fs::remove_file(fixture.path("n.lock")).expect("removes");
+    let second = take(&locks, "n").await.expect("the lock is free");
+    assert!(second.token() > token);
+}
+
+#[tokio::test]
+async fn token_above_a_base_does_not_come_again_when_the_file_was_swept() {
+    let fixture = Fixture::new();
+    let config = fixture.config().with_retention(Duration::from_secs(1));
+    let options = ClientOptions::default().with_fence_base(1 << 60);
+    let locks = fixture.client_with(config.clone(), options.clone()).await;
+    let first = take(&locks, "n").await.expect("the lock is free");
+    let token = first.token();
+    first.release().await.expect("an answer");
+    until("swept", || fixture.files().is_empty()).await;
+    // A new client: nobody remembers.
+    let locks = fixture.client_with(config, options).await;
     let second = take(&locks, "n").await.expect("the lock is free");
     assert!(second.token() > token);
 }
