@@ -119,10 +119,9 @@ impl LockFile {
     }
 
     fn try_set(&self, lock: &libc::flock) -> io::Result<bool> {
-        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(lock)).map(drop) {
-            Ok(()) => Ok(true),
-            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-            Err(errno) => Err(errno.into()),
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(lock)) {
+            Ok(_) => Ok(true),
+            Err(errno) => not_locked(errno),
         }
     }
 
@@ -172,6 +171,15 @@ impl LockFile {
     }
 }
 
+/// Whether `errno` says that somebody has the lock. POSIX allows EACCES for that too, but Linux means by it that
+/// the system's rules (AppArmor, SELinux) let this process lock nothing: nobody would be found who has it.
+fn not_locked(errno: Errno) -> io::Result<bool> {
+    match errno {
+        Errno::EAGAIN => Ok(false),
+        errno => Err(errno.into()),
+    }
+}
+
 /// The first bytes of the file; the kernel takes 0 for all of them.
 fn range(kind: i32, length: libc::off_t) -> libc::flock {
     let short = |value: i32| libc::c_short::try_from(value).expect("a constant of the kernel's");
@@ -207,6 +215,13 @@ mod tests {
         assert!(b.try_lock().expect("answers"));
         b.unlock().expect("unlocks");
         assert!(!b.is_held_elsewhere().expect("answers"));
+    }
+
+    #[test]
+    fn lock_that_the_system_forbids_is_not_taken_for_one_that_somebody_has() {
+        assert!(!not_locked(Errno::EAGAIN).expect("somebody has it"));
+        let error = not_locked(Errno::EACCES).expect_err("forbidden");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]
