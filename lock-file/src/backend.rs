@@ -428,7 +428,9 @@ impl Backend for FileBackend {
     async fn replace(&self, waiting: &Claim, next: &Claim) -> Result<Replaced> {
         check(next, "replace")?;
         // There is no queue with places in it: who waits stands beside the file, not in it.
-        let Some(granted) = self.book().remove(waiting.nonce) else {
+        let granted = self.book().remove(waiting.nonce);
+        // On a file that is gone there is nothing to hand on.
+        let Some(granted) = granted.filter(|held| held.file.is_in_place().unwrap_or(true)) else {
             next.progress.report(Reach::Queued);
             return Ok(Replaced::Now(Standing::Queued));
         };

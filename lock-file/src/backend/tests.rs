@@ -53,3 +53,19 @@ async fn waiter_sees_by_the_clock_that_the_lock_was_given_back() {
     let granted = granted.expect("no panic").expect("granted");
     assert!(granted.token() > held.token());
 }
+
+#[tokio::test]
+async fn lock_whose_file_was_removed_is_not_handed_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = deaf_client(&dir);
+    let (first, second) = (claim(), claim());
+    let grant = backend.try_acquire(&first).await.expect("an answer");
+    assert!(grant.is_some());
+    std::fs::remove_file(dir.path().join("n.lock")).expect("removes");
+    let replaced = backend.replace(&first, &second).await;
+    let replaced = replaced.expect("an answer");
+    assert!(
+        matches!(replaced, Replaced::Now(Standing::Queued)),
+        "{replaced:?}"
+    );
+}
