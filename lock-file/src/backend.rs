@@ -124,14 +124,17 @@ impl FileBackend {
     fn attempt(
         &self,
         claim: &Claim,
-        file: &mut Option<LockFile>,
+        file: &mut Option<Arc<LockFile>>,
         op: &'static str,
     ) -> Result<Attempt> {
         let trouble = |error| os(op, "the lock's file", error).with_name(&claim.name);
         loop {
             let current = match file.take() {
                 Some(open) => open,
-                None => LockFile::open(&self.path(&claim.name), self.mode).map_err(trouble)?,
+                None => {
+                    let opened = LockFile::open(&self.path(&claim.name), self.mode);
+                    Arc::new(opened.map_err(trouble)?)
+                }
             };
             let locked = current.try_lock().map_err(trouble)?;
             // A file that was swept between opening and locking excludes nobody.
@@ -139,7 +142,7 @@ impl FileBackend {
                 continue;
             }
             if locked {
-                let grant = self.grant(claim, Arc::new(current), self.clock.now(), op)?;
+                let grant = self.grant(claim, current, self.clock.now(), op)?;
                 return Ok(Attempt::Granted(grant));
             }
             let taken = current.taken_elsewhere().map_err(trouble)?;
@@ -324,7 +327,8 @@ impl Backend for FileBackend {
         let mut watching = None;
         let mut hurry = AFTER_CLOSE.iter();
         loop {
-            let before = file.as_ref().map(LockFile::by_descriptor);
+            // Open until it is compared: the next file would get the number of one that is closed.
+            let before = file.clone();
             if let Attempt::Granted(grant) = self.attempt(claim, &mut file, "acquire")? {
                 return Ok(grant);
             }
@@ -335,7 +339,8 @@ impl Backend for FileBackend {
                 })?);
             }
             claim.progress.report(Reach::Queued);
-            if watching.is_none() || before != Some(open.by_descriptor()) {
+            let same = before.is_some_and(|before| Arc::ptr_eq(&before, open));
+            if watching.is_none() || !same {
                 // Without a watch, which the system may refuse, time has to do.
                 watching = self
                     .wake

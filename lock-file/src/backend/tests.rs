@@ -1,4 +1,6 @@
-//! A client that the kernel does not notify: who has no inotify instance left.
+//! What the kernel tells a client, and one that it does not notify: who has no inotify instance left.
+
+use std::os::unix::fs::MetadataExt;
 
 use lock_core::{Identity, Nonce};
 use tempfile::TempDir;
@@ -17,6 +19,30 @@ fn claim() -> Claim {
 fn deaf_client(dir: &TempDir) -> FileBackend {
     let context = Context::new(Identity::of_this_process("x"));
     FileBackend::with(&FileConfig::new(dir.path()), context, None)
+}
+
+fn client(dir: &TempDir) -> FileBackend {
+    let context = Context::new(Identity::of_this_process("x"));
+    FileBackend::open(&FileConfig::new(dir.path()), context).expect("a directory")
+}
+
+/// Whether an inotify instance of this process watches the file.
+fn is_watched(path: &Path) -> bool {
+    let number = path.metadata().expect("is there").ino();
+    let watch = format!(" ino:{number:x} ");
+    let infos = std::fs::read_dir("/proc/self/fdinfo").expect("reads");
+    infos
+        .filter_map(|info| std::fs::read_to_string(info.ok()?.path()).ok())
+        .any(|info| info.contains("inotify wd:") && info.contains(&watch))
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, waiting).await.expect(what);
 }
 
 async fn told(backend: &FileBackend) -> Nonce {
@@ -68,4 +94,22 @@ async fn lock_whose_file_was_removed_is_not_handed_on() {
         matches!(replaced, Replaced::Now(Standing::Queued)),
         "{replaced:?}"
     );
+}
+
+#[tokio::test]
+async fn waiter_is_notified_of_the_file_that_came_in_the_place_of_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (a, b, c) = (client(&dir), client(&dir), client(&dir));
+    let (first, second, third) = (claim(), claim(), claim());
+    let path = dir.path().join("n.lock");
+    let _old = a.try_acquire(&first).await.expect("an answer");
+    let waiting = tokio::spawn(async move { b.acquire(&second).await });
+    until("waits for the old file", || is_watched(&path)).await;
+    std::fs::remove_file(&path).expect("removes");
+    let new = c.try_acquire(&third).await.expect("an answer");
+    assert!(new.is_some(), "the new file is free");
+    until("waits for the new file", || is_watched(&path)).await;
+    assert!(c.release(&third).await.expect("an answer"));
+    let granted = timeout(SOON, waiting).await.expect("in time");
+    granted.expect("no panic").expect("granted");
 }
