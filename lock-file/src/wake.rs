@@ -41,13 +41,14 @@ impl AsRawFd for Instance {
 }
 
 impl Wake {
-    /// Watches `dir` for files that are taken away.
+    /// Watches `dir` for files that are taken away, or replaced by others that are moved there.
     pub(crate) fn new(dir: &Path) -> io::Result<Arc<Self>> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         inotify.add_watch(
             dir,
             AddWatchFlags::IN_DELETE
                 | AddWatchFlags::IN_MOVED_FROM
+                | AddWatchFlags::IN_MOVED_TO
                 | AddWatchFlags::IN_MOVE_SELF
                 | AddWatchFlags::IN_ONLYDIR,
         )?;
@@ -155,5 +156,36 @@ impl Drop for HandedBack {
             // The kernel has removed it already when the file itself is gone.
             let _ = self.wake.inotify.get_ref().0.rm_watch(self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn file_is_taken_away_also_by_one_that_is_moved_over_it() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (locks, other) = (root.path().join("locks"), root.path().join("other"));
+        fs::create_dir(&locks).expect("makes");
+        let lock = locks.join("n.lock");
+        for file in [&lock, &other] {
+            fs::write(file, "").expect("writes");
+        }
+        let wake = Wake::new(&locks).expect("an instance");
+        let (tell, mut told) = mpsc::unbounded_channel();
+        fs::rename(other, lock).expect("renames");
+        let listening = wake.listen(|file| tell.send(file).expect("is heard"));
+        let file = tokio::select! {
+            file = told.recv() => file,
+            error = listening => panic!("{error}"),
+            () = tokio::time::sleep(Duration::from_secs(10)) => panic!("nothing was said"),
+        };
+        assert_eq!(file, Some(Some("n.lock".into())));
     }
 }
