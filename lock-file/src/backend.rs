@@ -26,7 +26,7 @@ use crate::file::{HeldFile, LockFile, Taker};
 use crate::name::{file_name, is_lock};
 use crate::record::{self, Found, Holder, Record};
 use crate::sweep::sweep_if_due;
-use crate::ticket::{Ticket, waiters};
+use crate::ticket::{Ticket, anybody_waits, waiters};
 use crate::token::wall_micros;
 use crate::wake::Wake;
 
@@ -410,7 +410,7 @@ impl Backend for FileBackend {
         let mut ours_since = old.ours_since;
         if self.clock.now().saturating_since(ours_since) >= LONGEST_STREAK {
             // What cannot be read is no reason to keep the lock from others.
-            if !waiters(&self.dir, &next.name).is_ok_and(|waiters| waiters.is_empty()) {
+            if !anybody_waits(&self.dir, &next.name).is_ok_and(|waits| !waits) {
                 Self::give_back(old, "pass")?;
                 return queued(true);
             }

@@ -16,7 +16,7 @@ use crate::record;
 use crate::token::wall_micros;
 
 /// In a directory of their own, so that coming and going does not wake who watches the locks.
-const DIR: &str = ".waiting";
+pub(crate) const DIR: &str = ".waiting";
 const MODE: u32 = 0o644;
 
 /// A waiter's file, locked for as long as it waits: the kernel says who has died.
@@ -57,20 +57,34 @@ impl Drop for Ticket {
     }
 }
 
+/// Whether anybody waits for `name`. A ticket that cannot be read, such as one of another user with a strict
+/// umask, may be of somebody who does.
+pub(crate) fn anybody_waits(locks: &Path, name: &LockName) -> io::Result<bool> {
+    let tickets = tickets(locks, name)?;
+    Ok(tickets
+        .iter()
+        .any(|ticket| !matches!(read(ticket), Ok(None))))
+}
+
 /// Who waits for `name`, in the order of their coming.
 pub(crate) fn waiters(locks: &Path, name: &LockName) -> io::Result<Vec<WaiterState>> {
-    let start = start(name);
-    let mut waiters: Vec<(u64, WaiterState)> = all(locks)?
-        .into_iter()
-        .filter(|path| {
-            path.file_name()
-                .and_then(|file| file.to_str())
-                .is_some_and(|file| file.starts_with(&start))
-        })
-        .filter_map(|path| read(&path).ok().flatten())
+    let mut waiters: Vec<(u64, WaiterState)> = tickets(locks, name)?
+        .iter()
+        .filter_map(|ticket| read(ticket).ok().flatten())
         .collect();
     waiters.sort_by_key(|(since, _)| *since);
     Ok(waiters.into_iter().map(|(_, waiter)| waiter).collect())
+}
+
+fn tickets(locks: &Path, name: &LockName) -> io::Result<Vec<PathBuf>> {
+    let start = start(name);
+    let mut tickets = all(locks)?;
+    tickets.retain(|path| {
+        path.file_name()
+            .and_then(|file| file.to_str())
+            .is_some_and(|file| file.starts_with(&start))
+    });
+    Ok(tickets)
 }
 
 /// Removes what waiters that died have left.

@@ -113,3 +113,19 @@ async fn waiter_is_notified_of_the_file_that_came_in_the_place_of_another() {
     let granted = timeout(SOON, waiting).await.expect("in time");
     granted.expect("no panic").expect("granted");
 }
+
+#[tokio::test]
+async fn lock_is_not_kept_from_a_waiter_whose_ticket_cannot_be_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = deaf_client(&dir);
+    let (first, second, other) = (claim(), claim(), claim());
+    let grant = backend.try_acquire(&first).await.expect("an answer");
+    assert!(grant.is_some());
+    let _ticket = Ticket::new(dir.path(), &other).expect("a ticket");
+    // Root, who runs the tests in many places, may read everything: there is nothing to be read.
+    let ticket = format!("{}/n.lock.{}", crate::ticket::DIR, other.nonce);
+    std::fs::write(dir.path().join(ticket), "").expect("writes");
+    tokio::time::sleep(LONGEST_STREAK).await;
+    let passed = backend.pass(&first, &second).await.expect("an answer");
+    assert!(matches!(passed.next, Standing::Queued), "{passed:?}");
+}
