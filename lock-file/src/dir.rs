@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use lock_core::Result;
+use lock_core::{Nonce, Result};
 
 use crate::error::{invalid, os};
 
@@ -64,11 +64,21 @@ pub(crate) fn prepare(dir: &Path) -> Result<()> {
 
 /// Makes a directory inside of `parent` that the same people can use. One that is there is fine.
 pub(crate) fn make_like(dir: &Path, parent: &Path) -> io::Result<()> {
-    match fs::create_dir(dir) {
-        // Exactly the parent's rights: the umask would take some away.
-        Ok(()) => fs::set_permissions(dir, fs::metadata(parent)?.permissions()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
+    let rights = fs::metadata(parent)?.permissions();
+    // Aside, and moved there when it has its rights: somebody else may need it at once, and who is killed in
+    // between would keep everybody else out for good.
+    let aside = dir.with_extension(Nonce::new().to_string());
+    fs::create_dir(&aside)?;
+    // Exactly the parent's rights: the umask would take some away.
+    let made = fs::set_permissions(&aside, rights).and_then(|()| fs::rename(&aside, dir));
+    if made.is_err() {
+        // An empty directory that is left behind is in nobody's way.
+        let _ = fs::remove_dir(&aside);
+    }
+    match made {
+        // Somebody else was faster, and is using it.
+        Err(_) if fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir()) => Ok(()),
+        made => made,
     }
 }
 
@@ -79,6 +89,9 @@ fn is_private_group(found: &fs::Metadata, mode: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use lock_core::ErrorKind;
 
     use super::*;
@@ -127,6 +140,34 @@ mod tests {
             open(fine);
             prepare(&dir).expect("fine");
         }
+    }
+
+    #[test]
+    fn directory_inside_is_never_seen_with_other_rights_than_its_parents() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o1777)).expect("sets");
+        for number in 0..200 {
+            let dir = root.path().join(format!(".{number}"));
+            let looking = AtomicBool::new(false);
+            let seen = thread::scope(|threads| {
+                let witness = threads.spawn(|| {
+                    loop {
+                        let found = fs::symlink_metadata(&dir);
+                        looking.store(true, Ordering::Release);
+                        if let Ok(found) = found {
+                            return found.permissions().mode() & 0o7777;
+                        }
+                    }
+                });
+                while !looking.load(Ordering::Acquire) {}
+                make_like(&dir, root.path()).expect("makes");
+                witness.join().expect("no panic")
+            });
+            assert_eq!(seen, 0o1777);
+        }
+        make_like(&root.path().join(".0"), root.path()).expect("is there");
+        let left = fs::read_dir(root.path()).expect("reads").count();
+        assert_eq!(left, 200, "nothing else is left behind");
     }
 
     #[test]
