@@ -231,9 +231,7 @@ impl Inbox {
             return;
         }
         let since = record.granted_since(connection, arrived, hand_off.server);
-        // A question of this claim that is under way starts the claim window once more.
-        let twice = Validity::new(since, arrived, hand_off.lease * 2);
-        let validity = Validity::new(since, arrived, hand_off.lease).freed_by(twice.free_by());
+        let validity = Validity::new(since, arrived, hand_off.lease);
         let grant = Grant::new(&record.claim, hand_off.token, validity).provisional();
         // One that may be over already is neither used nor thrown away: the next place renewal
         // says what has become of it.

@@ -456,37 +456,3 @@ async fn grant_that_could_not_be_confirmed_is_not_said_to_be_no_lock() {
         .expect("set");
     eventually(|| async { is_free(&other, "a").await.then_some(()) }).await;
 }
-
-#[tokio::test]
-async fn lock_is_free_when_an_unanswered_release_said_though_its_question_arrives_late() {
-    let server = RedisServer::start();
-    let proxy = Proxy::start(server.addr());
-    let other = client(&server).await;
-    let options = ClientOptions::default().with_op_timeout(ms(600));
-    let locks = Locks::open(through(&proxy), options)
-        .await
-        .expect("connects");
-    let theirs = claim("a");
-    hold(&other, &theirs).await;
-    let mutex = locks.mutex("a");
-    let waits = tokio::spawn(async move { mutex.acquire().await });
-    eventually(|| async { (!look(&other, "a").await.waiters.is_empty()).then_some(()) }).await;
-
-    // A renewal of its place stays under way, and the client goes on with another connection.
-    proxy.hold_requests_matching(script_with(&keys("a")[0]));
-    proxy
-        .until(SOON, |stats| stats.held_requests > 0 && stats.accepted == 2)
-        .await;
-    tokio::time::sleep(ms(300)).await;
-    assert!(soon(other.release(&theirs)).await.expect("released"));
-    let guard = soon(waits).await.expect("no panic").expect("granted");
-    proxy.connections(|peer| peer.number > 1).black_hole();
-    let released = soon(guard.release()).await.expect("answered");
-    let Released::Unknown { free_by } = released else {
-        panic!("{released:?}");
-    };
-    tokio::time::sleep(ms(400)).await;
-    assert_eq!(proxy.deliver_held(), 1);
-    Clock::system().sleep_until(free_by).await;
-    hold(&other, &claim("a")).await;
-}
