@@ -159,7 +159,9 @@ mod tests {
                         }
                     }
                 });
-                while !looking.load(Ordering::Acquire) {}
+                while !looking.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
                 make_like(&dir, root.path()).expect("makes");
                 witness.join().expect("no panic")
             });

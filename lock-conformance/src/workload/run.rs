@@ -91,7 +91,7 @@ pub(crate) async fn run(stand: &Stand, plan: &Plan) -> Result<Ran, Failure> {
     let looking = plan.names.iter();
     let looking = looking.map(|name| look_at_rest(&operator, name, progress, &recorder));
     join_all(looking).await;
-    let dismissed = crew.dismiss().await;
+    let dismissed = crew.dismiss(plan.ttl + SOON).await;
     trouble = trouble.or(dismissed.err());
     let records = match witness {
         Some(witness) => Some(witness.records().await?),
@@ -292,17 +292,18 @@ impl Crew {
         }
     }
 
-    async fn dismiss(self) -> Result<(), Failure> {
+    async fn dismiss(self, patience: Duration) -> Result<(), Failure> {
         for (client, locks) in &self.here {
-            leaves_nothing(&client.who, locks).await?;
+            leaves_nothing(&client.who, locks, patience).await?;
         }
-        leaves_nothing(SUITE, &self.operator).await
+        leaves_nothing(SUITE, &self.operator, patience).await
     }
 }
 
-/// Shuts a client down that nobody uses any more: there is nothing that it could not finish.
-async fn leaves_nothing(who: &str, locks: &Locks) -> Result<(), Failure> {
-    let report = locks.shutdown(SOON).await?;
+/// Shuts a client down that nobody uses any more: there is nothing that it could not finish, though what was lost
+/// by the clock is taken back only when its lease is certainly over.
+async fn leaves_nothing(who: &str, locks: &Locks, patience: Duration) -> Result<(), Failure> {
+    let report = locks.shutdown(patience).await?;
     match report.is_clean() {
         true => Ok(()),
         false => Err(Failure::new(format!(

@@ -3,9 +3,7 @@
 use futures_util::StreamExt;
 use lock_conformance::fault::Proxy;
 use lock_conformance::servers::RedisServer;
-use lock_core::{
-    ClientOptions, Clock, Connect, ErrorKind, Event, Locks, Reach, Registry, Released, Renewal,
-};
+use lock_core::{ClientOptions, Connect, ErrorKind, Event, Locks, Reach, Registry, Renewal};
 use lock_redis::RedisConfig;
 
 use crate::fixture::*;
