@@ -9,7 +9,8 @@
 //! Exclusion holds as long as the server keeps its data and its clock does not jump forward. It is
 //! lost by a failover to a replica that had not heard of a grant, a restart without persistence, an
 //! eviction (so `maxmemory-policy` has to be `noeviction`; another one is warned about), and a
-//! forward step of the server's clock by more than a lease. A backward step lengthens no lease.
+//! forward step of the server's clock by more than a lease. After a backward
+//! step a lease ends at most its own length after the first look at its lock.
 //! Tokens still grow through all of these, unless the new server's clock stands behind the old one's
 //! *and* no client that asks has seen the larger token. The resource has to check them.
 //!
