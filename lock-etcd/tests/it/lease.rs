@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use lock_conformance::fault::{Protocol, Proxy};
 use lock_conformance::servers::EtcdServer;
-use lock_core::{ErrorKind, Event, Lease, Reach, Renewal, Replaced, Standing};
+use lock_core::{
+    Backend, Claim, ErrorKind, Event, Grant, Lease, Reach, Renewal, Replaced, Standing,
+};
 
 use crate::fixture::*;
 
@@ -183,6 +186,22 @@ impl Wake for Woken {
     }
 }
 
+/// Asks once for a claim that waits, and releases the one before it: the claim is granted, and its caller has
+/// not looked yet.
+async fn granted_unseen<'a>(
+    (one, waiting): (&'a Arc<dyn Backend>, &'a Claim),
+    (two, first): (&Arc<dyn Backend>, &Claim),
+) -> BoxFuture<'a, lock_core::Result<Grant>> {
+    let mut acquiring = one.acquire(waiting);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let polled = acquiring.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    assert!(soon(two.release(first)).await.expect("released"));
+    eventually(|| async { woken.0.load(Ordering::Acquire).then_some(()) }).await;
+    acquiring
+}
+
 #[tokio::test]
 async fn grant_that_its_caller_has_not_seen_yet_is_not_made_of_a_lease_that_is_over() {
     let server = EtcdServer::start();
@@ -195,14 +214,8 @@ async fn grant_that_its_caller_has_not_seen_yet_is_not_made_of_a_lease_that_is_o
     hold(&two, &first).await;
     let shared = hold(&one, &other).await;
     queue(&one, &waiting).await.abort();
-    let mut acquiring = one.acquire(&waiting);
-    let woken = Arc::new(Woken::default());
-    let waker = Waker::from(Arc::clone(&woken));
-    let polled = acquiring.as_mut().poll(&mut Context::from_waker(&waker));
-    assert!(polled.is_pending());
-    assert!(soon(two.release(&first)).await.expect("released"));
-    // It is granted, and its caller is slow.
-    eventually(|| async { woken.0.load(Ordering::Acquire).then_some(()) }).await;
+    // Its caller is slow.
+    let acquiring = granted_unseen((&one, &waiting), (&two, &first)).await;
     revoke_all(&server);
     hold(&three, &next).await;
     assert_eq!(renew(&one, &shared).await, Renewal::Gone);
@@ -247,15 +260,8 @@ async fn place_that_was_granted_already_is_handed_on_before_those_behind_it() {
     hold(&two, &first).await;
     queue(&one, &waiting).await.abort();
     let task = queue(&three, &behind).await;
-    let mut acquiring = one.acquire(&waiting);
-    let woken = Arc::new(Woken::default());
-    let waker = Waker::from(Arc::clone(&woken));
-    let polled = acquiring.as_mut().poll(&mut Context::from_waker(&waker));
-    assert!(polled.is_pending());
-    assert!(soon(two.release(&first)).await.expect("released"));
-    eventually(|| async { woken.0.load(Ordering::Acquire).then_some(()) }).await;
     // Its caller goes without having looked.
-    drop(acquiring);
+    drop(granted_unseen((&one, &waiting), (&two, &first)).await);
     let replaced = soon(one.replace(&waiting, &next)).await.expect("replaced");
     assert!(
         matches!(replaced, Replaced::Now(Standing::Granted(_))),
