@@ -357,11 +357,22 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
 
 /// The processes whose command line contains `text`.
 pub(crate) fn running(text: &str) -> Vec<u32> {
-    let shows = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(text) && is_alive(*pid)
-    };
+    let shows =
+        |pid: &u32| String::from_utf8_lossy(&command_line(*pid)).contains(text) && is_alive(*pid);
     pids().into_iter().filter(shows).collect()
+}
+
+/// The arguments of a process. One that is just becoming another program shows none for a moment; threads of
+/// the kernel, which are no file's program, never do.
+fn command_line(pid: u32) -> Vec<u8> {
+    loop {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let has_program = fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        if !line.is_empty() || !has_program || !is_alive(pid) {
+            return line;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 fn pids() -> Vec<u32> {
