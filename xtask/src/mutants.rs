@@ -19,9 +19,6 @@ const CRATES: [&str; 2] = ["lock-core", "lock-conformance"];
 const SWITCH: &str = "LOCK_MUTANT";
 /// How many run side by side: nearly all of them only wait.
 const THREADS: usize = 8;
-/// How often a case may miss a defect: on a machine that stands still at the wrong moment, what is timed
-/// does not come to pass.
-const ATTEMPTS: usize = 3;
 
 /// Runs all of them, and prints the kill table.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
@@ -187,7 +184,7 @@ fn judge(suite: &Path, runs: &[Run]) -> Result<Vec<String>> {
     let work = || -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         while let Some(run) = runs.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-            wrong.extend(judge_one(suite, run)?);
+            wrong.extend(verdict(suite, run)?);
         }
         Ok(wrong)
     };
@@ -202,19 +199,6 @@ fn judge(suite: &Path, runs: &[Run]) -> Result<Vec<String>> {
         }
         Ok(wrong)
     })
-}
-
-/// What is wrong with one case, if anything is. One that passes without a defect has to do so at once.
-fn judge_one(suite: &Path, run: &Run) -> Result<Option<String>> {
-    let attempts = if run.0.is_some() { ATTEMPTS } else { 1 };
-    let mut wrong = None;
-    for _ in 0..attempts {
-        wrong = verdict(suite, run)?;
-        if wrong.is_none() {
-            break;
-        }
-    }
-    Ok(wrong)
 }
 
 /// What is wrong with one run, if anything is.
